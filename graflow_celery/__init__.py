@@ -1,0 +1,87 @@
+"""graflow_celery: pipelines written as ``fetch >> (clean | profile) >> publish``, run in threads or as Celery chords.
+
+Every public name is importable from here. Names are loaded when they are first used: this module itself loads neither
+celery nor redis.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graflow_celery.core.expr import Executable as Executable
+    from graflow_celery.core.expr import ParallelGroup as ParallelGroup
+    from graflow_celery.core.expr import SequentialTask as SequentialTask
+    from graflow_celery.core.expr import chain as chain
+    from graflow_celery.core.expr import parallel as parallel
+    from graflow_celery.core.graph import TaskGraph as TaskGraph
+    from graflow_celery.core.policy import AtLeastNGroupPolicy as AtLeastNGroupPolicy
+    from graflow_celery.core.policy import BestEffortGroupPolicy as BestEffortGroupPolicy
+    from graflow_celery.core.policy import CriticalGroupPolicy as CriticalGroupPolicy
+    from graflow_celery.core.policy import GroupPolicy as GroupPolicy
+    from graflow_celery.core.policy import StrictGroupPolicy as StrictGroupPolicy
+    from graflow_celery.core.scheduler import Scheduler as Scheduler
+    from graflow_celery.core.state import RunStatus as RunStatus
+    from graflow_celery.core.task import Task as Task
+    from graflow_celery.core.task import TaskWrapper as TaskWrapper
+    from graflow_celery.core.task import task as task
+    from graflow_celery.distributed import Run as Run
+    from graflow_celery.engine.context import ExecutionContext as ExecutionContext
+    from graflow_celery.engine.context import TaskExecutionContext as TaskExecutionContext
+    from graflow_celery.errors import DuplicateTaskError as DuplicateTaskError
+    from graflow_celery.errors import GraflowError as GraflowError
+    from graflow_celery.errors import GraflowRuntimeError as GraflowRuntimeError
+    from graflow_celery.errors import GraflowWorkflowCanceledError as GraflowWorkflowCanceledError
+    from graflow_celery.errors import GraphCompilationError as GraphCompilationError
+    from graflow_celery.errors import NoWorkerError as NoWorkerError
+    from graflow_celery.errors import ParallelGroupError as ParallelGroupError
+    from graflow_celery.errors import StoreUnavailableError as StoreUnavailableError
+    from graflow_celery.settings import Settings as Settings
+    from graflow_celery.workflow import WorkflowContext as WorkflowContext
+    from graflow_celery.workflow import workflow as workflow
+
+_HOMES = {
+    "core.expr": ("Executable", "ParallelGroup", "SequentialTask", "chain", "parallel"),
+    "core.graph": ("TaskGraph",),
+    "core.policy": (
+        "AtLeastNGroupPolicy",
+        "BestEffortGroupPolicy",
+        "CriticalGroupPolicy",
+        "GroupPolicy",
+        "StrictGroupPolicy",
+    ),
+    "core.scheduler": ("Scheduler",),
+    "core.state": ("RunStatus",),
+    "core.task": ("Task", "TaskWrapper", "task"),
+    "distributed": ("Run",),
+    "engine.context": ("ExecutionContext", "TaskExecutionContext"),
+    "errors": (
+        "DuplicateTaskError",
+        "GraflowError",
+        "GraflowRuntimeError",
+        "GraflowWorkflowCanceledError",
+        "GraphCompilationError",
+        "NoWorkerError",
+        "ParallelGroupError",
+        "StoreUnavailableError",
+    ),
+    "settings": ("Settings",),
+    "workflow": ("WorkflowContext", "workflow"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME_OF)]  # noqa: PLE0604 - the names are strings from the table above
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'graflow_celery' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"graflow_celery.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,103 @@
+"""Group policies: they judge the outcomes of a parallel group at its barrier. A policy decides; others act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from graflow_celery.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class MemberOutcome:
+    """How one member of a group ended. ``error`` is the text of its failure, None if it succeeded."""
+
+    member: str
+    succeeded: bool
+    error: str | None = None
+
+
+@runtime_checkable
+class GroupPolicy(Protocol):
+    """Says whether a group's outcomes are good enough to go on."""
+
+    def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
+        """Returns None if the policy is met, else a sentence that says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrictGroupPolicy:
+    """Every member must succeed."""
+
+    def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
+        failed = sum(not outcome.succeeded for outcome in outcomes)
+        return (
+            f"{failed} of {len(outcomes)} members failed, and policy 'strict' allows none" if failed else None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BestEffortGroupPolicy:
+    """The group goes on whatever its members did."""
+
+    def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeastNGroupPolicy:
+    """At least ``min_success`` members must succeed."""
+
+    min_success: int
+
+    def __post_init__(self) -> None:
+        if self.min_success < 0:
+            raise ConfigError(f"AtLeastNGroupPolicy: min_success={self.min_success} must not be negative.")
+
+    def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
+        succeeded = sum(outcome.succeeded for outcome in outcomes)
+        if succeeded >= self.min_success:
+            return None
+        return f"{succeeded} of {len(outcomes)} members succeeded, and policy 'at_least_n' needs {self.min_success}"
+
+
+@dataclass(frozen=True, slots=True)
+class CriticalGroupPolicy:
+    """The members named in ``critical_task_ids`` must succeed; the others may fail."""
+
+    critical_task_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "critical_task_ids", tuple(self.critical_task_ids))
+
+    def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
+        critical = set(self.critical_task_ids)
+        failed = sorted(
+            outcome.member for outcome in outcomes if outcome.member in critical and not outcome.succeeded
+        )
+        return f"critical members failed: {', '.join(failed)}" if failed else None
+
+
+_BY_NAME: dict[str, type[StrictGroupPolicy | BestEffortGroupPolicy]] = {
+    "strict": StrictGroupPolicy,
+    "best_effort": BestEffortGroupPolicy,
+}
+
+
+def as_policy(policy: str | GroupPolicy) -> GroupPolicy:
+    """A policy from its name or itself.
+
+    Raises:
+        ConfigError: it is neither a known name nor an object with ``judge(outcomes)``.
+    """
+    if isinstance(policy, str):
+        if policy in _BY_NAME:
+            return _BY_NAME[policy]()
+        raise ConfigError(
+            f"Unknown group policy '{policy}'. Use 'strict', 'best_effort', AtLeastNGroupPolicy(n), "
+            f"CriticalGroupPolicy([...]) or an object with judge(outcomes)."
+        )
+    if isinstance(policy, GroupPolicy):
+        return policy
+    raise ConfigError(f"A group policy needs a method judge(outcomes); {type(policy).__name__} has none.")

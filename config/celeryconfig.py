@@ -2,9 +2,10 @@
 
     celery -A graflow_celery --config celeryconfig worker
 
-(or in ``CELERY_CONFIG_MODULE``; the file lies in the working directory or on ``PYTHONPATH``. In this repository it is
-``--config config.celeryconfig``.) All of Celery's settings may stand here, under Celery's lower-case names. Those that
-the engine depends on (late acknowledgement, serializers, the URLs of ``graflow.toml``) it sets itself, and wins.
+(or in ``CELERY_CONFIG_MODULE``; the file lies in the working directory or on ``PYTHONPATH``. In this
+repository it is ``--config config.celeryconfig``.) All of Celery's settings may stand here, under Celery's
+lower-case names. Those that the engine depends on (late acknowledgement, serializers, the URLs of
+``graflow.toml``) it sets itself, and wins.
 
 An application that has a Celery app already keeps its own configuration, and calls
 ``graflow_celery.celery.setup(app)``; it may take lines from here.
@@ -16,12 +17,13 @@ from pathlib import Path
 
 from celery.signals import setup_logging
 
-# --- workers -----------------------------------------------------------------------------------------------------
+# --- workers ------------------------------------------------------------------------------------------
 
 # Child processes of one worker. Celery's default is the number of cores; more pays when tasks mostly wait.
 # worker_concurrency = 4
 
-# A child is replaced after this many tasks, or when it has grown past so many KiB: the cure for code that leaks.
+# A child is replaced after this many tasks, or when it has grown past so many KiB: the cure for code that
+# leaks.
 # worker_max_tasks_per_child = 1000
 # worker_max_memory_per_child = 500_000
 
@@ -32,24 +34,25 @@ task_send_sent_event = True
 # Keep trying while the broker is away, at the start too: in a deployment the two often start together.
 broker_connection_retry_on_startup = True
 
-# --- limits ------------------------------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------------------
 
-# Seconds for any one task: at the soft limit SoftTimeLimitExceeded is raised in it, at the hard one its process is
-# killed. A task's own @task(soft_time_limit=..., time_limit=...) beats these.
+# Seconds for any one task: at the soft limit SoftTimeLimitExceeded is raised in it, at the hard one its
+# process is killed. A task's own @task(soft_time_limit=..., time_limit=...) beats these.
 # task_soft_time_limit = 3500
 # task_time_limit = 3600
 
-# --- the broker --------------------------------------------------------------------------------------------------
+# --- the broker ---------------------------------------------------------------------------------------
 
 # TLS with certificates of your own (rediss:// and amqps:// URLs are enough for public ones).
 # broker_use_ssl = {"ca_certs": "/etc/ssl/private-ca.pem"}
 # redis_backend_use_ssl = {"ca_certs": "/etc/ssl/private-ca.pem"}
 
-# Redis as a broker hands a message out again when it was not acknowledged for so many seconds. Lost tasks don't wait
-# for this (the monitor replaces them within seconds), so let it be longer than your longest task.
+# Redis as a broker hands a message out again when it was not acknowledged for so many seconds. Lost tasks
+# don't wait for this (the monitor replaces them within seconds), so let it be longer than your longest
+# task.
 # broker_transport_options = {"visibility_timeout": 12 * 3600}
 
-# --- logging -----------------------------------------------------------------------------------------------------
+# --- logging ------------------------------------------------------------------------------------------
 
 _LOGGING = Path(__file__).with_name("logging.toml")
 

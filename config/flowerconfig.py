@@ -2,12 +2,13 @@
 
     celery -A graflow_celery flower --conf=config/flowerconfig.py
 
-What stands on the command line beats a line here. Flower reads the environment too (``FLOWER_BASIC_AUTH`` and so
-on): the place for passwords.
+What stands on the command line beats a line here. Flower reads the environment too (``FLOWER_BASIC_AUTH``
+and so on): the place for passwords.
 """
 
-# Flower can revoke tasks and stop workers, and asks nobody for a password by itself: so it listens on this machine
-# only. Before you open it ("" is every interface), set basic_auth or the oauth2 options, or read_only.
+# Flower can revoke tasks and stop workers, and asks nobody for a password by itself: so it listens on this
+# machine only. Before you open it ("" is every interface), set basic_auth or the oauth2 options, or
+# read_only.
 address = "127.0.0.1"
 port = 5555
 # basic_auth = ["user:password"]

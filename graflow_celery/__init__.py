@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from graflow_celery.errors import ParallelGroupError as ParallelGroupError
     from graflow_celery.errors import StoreUnavailableError as StoreUnavailableError
     from graflow_celery.settings import Settings as Settings
-    from graflow_celery.workflow import WorkflowContext as WorkflowContext
-    from graflow_celery.workflow import workflow as workflow
+    from graflow_celery.workflows import WorkflowContext as WorkflowContext
+    from graflow_celery.workflows import workflow as workflow
 
 _HOMES = {
     "core.expr": ("Executable", "ParallelGroup", "SequentialTask", "chain", "parallel"),
@@ -67,7 +67,7 @@ _HOMES = {
         "StoreUnavailableError",
     ),
     "settings": ("Settings",),
-    "workflow": ("WorkflowContext", "workflow"),
+    "workflows": ("WorkflowContext", "workflow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -17,8 +17,8 @@
     └── GraflowRuntimeError             a run, or one node of it, failed                exit 1
         ├── TaskError
         │   ├── ParameterError          a parameter has no value
-        │   ├── SerializationError      a value or function cannot be sent
         │   └── CodeNotFoundError       a worker cannot import the task's module
+        ├── SerializationError          a value or function cannot be sent
         ├── BlobMissingError            content left the store while a run needed it
         ├── BlobRejectedError           content fails a check before it is decoded
         ├── RemoteError                 an exception of a type that cannot be rebuilt here
@@ -193,12 +193,24 @@ class ParameterError(TaskError):
     """A parameter of a task's function has no value."""
 
 
-class SerializationError(TaskError):
-    """A value or a function cannot be turned into bytes, or may not be by the settings."""
-
-
 class CodeNotFoundError(TaskError):
     """A worker cannot import what the task refers to."""
+
+
+class SerializationError(GraflowRuntimeError):
+    """A value or a function cannot be turned into bytes or back, or may not be by the settings.
+
+    ``what`` says which: ``"task 'x'"``, ``"result of task 'x'"``, ``"key 'k'"``.
+    """
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(message)
+        self.args = (what, message)
+        self.what = what
+        self.detail = message
+
+    def __str__(self) -> str:
+        return f"{self.what[:1].upper()}{self.what[1:]}: {self.detail}"
 
 
 class BlobMissingError(GraflowRuntimeError):

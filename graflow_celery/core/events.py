@@ -46,4 +46,11 @@ class CancelRequested:
     reason: str
 
 
-Event = RunStarted | NodeSucceeded | NodeFailed | NodeSkipped | BarrierReached | CancelRequested
+@dataclass(frozen=True, slots=True)
+class RunAborted:
+    """The run cannot go on for a reason that no node brought about: its graph is lost, say."""
+
+    reason: str
+
+
+Event = RunStarted | NodeSucceeded | NodeFailed | NodeSkipped | BarrierReached | CancelRequested | RunAborted

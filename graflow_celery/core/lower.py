@@ -21,6 +21,8 @@ class _Scopes:
     group_of: dict[str, str] = field(default_factory=dict)
     entries: dict[str, list[str]] = field(default_factory=dict)
     exits: dict[str, list[str]] = field(default_factory=dict)
+    exit_index: dict[str, int] = field(default_factory=dict)
+    entered: set[str] = field(default_factory=set)
 
 
 def lower(graph: TaskGraph, name: str, start_node: str | None = None) -> Plan:
@@ -49,7 +51,7 @@ def lower(graph: TaskGraph, name: str, start_node: str | None = None) -> Plan:
             successors=tuple(graph.successors(node_id)),
             needs=sum(source in reachable for source in graph.predecessors(node_id)),
             group=group,
-            is_exit=group is not None and node_id in scopes.exits[group],
+            exit_index=scopes.exit_index.get(node_id, -1),
             entries=tuple(scopes.entries.get(node_id, ())),
             exits=tuple(scopes.exits.get(node_id, ())),
             weight=_weight(scopes, node_id),
@@ -64,9 +66,11 @@ def _scopes(graph: TaskGraph) -> _Scopes:
     for group_id, group in graph.nodes.items():
         if not isinstance(group, ParallelGroup):
             continue
+        scopes.exit_index |= {exit_id: index for index, exit_id in enumerate(_exits(group))}
         seen: set[str] = set()
         scopes.entries[group_id] = [member.leftmost.task_id for member in group.tasks]
-        scopes.exits[group_id] = [member.rightmost.task_id for member in group.tasks]
+        scopes.entered.update(scopes.entries[group_id])
+        scopes.exits[group_id] = _exits(group)
         for member in group.tasks:
             for step in _steps(member):
                 if step.task_id in seen:
@@ -83,6 +87,10 @@ def _scopes(graph: TaskGraph) -> _Scopes:
     return scopes
 
 
+def _exits(group: ParallelGroup) -> list[str]:
+    return [member.rightmost.task_id for member in group.tasks]
+
+
 def _steps(member: Executable) -> Iterable[Executable]:
     return member.tasks if isinstance(member, SequentialTask) else (member,)
 
@@ -95,7 +103,7 @@ def _check_edges(graph: TaskGraph, scopes: _Scopes) -> None:
                 f"The edge '{source}' >> '{target}' crosses the border of parallel group "
                 f"'{inside if inside is not None else outside}'. Wire the group itself, or put both on one side of it."
             )
-        if inside is not None and target in scopes.entries[inside]:
+        if inside is not None and target in scopes.entered:
             raise GraphCompilationError(
                 f"'{source}' and '{target}' stand side by side in parallel group '{inside}', but an edge puts one "
                 f"after the other. Write them as one member: ({source} >> {target}) | ..."

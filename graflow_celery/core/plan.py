@@ -31,7 +31,7 @@ class NodeSpec:
         successors: nodes that may start when this one is done.
         needs: predecessors whose end the node waits for.
         group: the group that the node runs in, if any.
-        is_exit: the node's end completes a member of ``group``.
+        exit_index: which member of ``group`` the node's end completes; -1 if none.
         entries: of a group: the nodes that start when it opens.
         exits: of a group: the nodes whose ends the barrier waits for.
         weight: how many tasks start when the node does.
@@ -41,7 +41,7 @@ class NodeSpec:
     successors: tuple[str, ...] = ()
     needs: int = 0
     group: str | None = None
-    is_exit: bool = False
+    exit_index: int = -1
     entries: tuple[str, ...] = ()
     exits: tuple[str, ...] = ()
     weight: int = 1
@@ -51,6 +51,10 @@ class NodeSpec:
     @property
     def is_group(self) -> bool:
         return bool(self.entries)
+
+    @property
+    def is_exit(self) -> bool:
+        return self.exit_index >= 0
 
 
 @dataclass(frozen=True)
@@ -78,4 +82,4 @@ class Plan:
 
     def queues(self, default: str) -> tuple[str, ...]:
         """The queues that workers must consume for this plan to finish, sorted."""
-        return tuple(sorted({default} | {node.options.queue or default for node in self.nodes.values()}))
+        return tuple(sorted({node.options.queue or default for node in self.nodes.values()}))

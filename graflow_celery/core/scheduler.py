@@ -20,6 +20,7 @@ from graflow_celery.core.events import (
     NodeFailed,
     NodeSkipped,
     NodeSucceeded,
+    RunAborted,
     RunStarted,
 )
 from graflow_celery.core.plan import NodeSpec, Plan
@@ -53,8 +54,14 @@ class Scheduler:
                 )
             case BarrierReached(group, shortfall):
                 return self._barrier(plan, plan[group], shortfall)
-            case CancelRequested(reason):
-                return Transition("cancel_requested", ends=RunStatus.CANCELLED, reason=reason)
+            case CancelRequested() | RunAborted():
+                return self.end(event)
+
+    def end(self, event: CancelRequested | RunAborted) -> Transition:
+        """What ends a run at once, whatever its plan is."""
+        if isinstance(event, CancelRequested):
+            return Transition("cancel_requested", ends=RunStatus.CANCELLED, reason=event.reason)
+        return Transition("run_aborted", ends=RunStatus.FAILED, reason=event.reason)
 
     def _failed(self, plan: Plan, spec: NodeSpec, attempt: int, reason: str, retryable: bool) -> Transition:
         if retryable and attempt <= spec.options.max_retries:

@@ -124,10 +124,14 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of a transition. ``stale`` means that the fence refused it and nothing changed."""
+    """What came of a transition.
+
+    ``stale``: the fence refused it and nothing changed. ``ended_node``: its node has ended with it, for good.
+    """
 
     emissions: tuple[Emission, ...] = ()
     status: RunStatus = RunStatus.RUNNING
+    ended_node: bool = False
     stale: bool = False
 
 
@@ -176,10 +180,10 @@ class RunState:
         if transition.ends is not None:
             self.failed_node = node
             self._end(transition.ends, transition.reason)
-            return Applied((), self.status)
+            return Applied((), self.status, transition.is_final)
         if self.outstanding == 0:
             self._end(RunStatus.SUCCEEDED, "")
-        return Applied(tuple(emissions), self.status)
+        return Applied(tuple(emissions), self.status, transition.is_final)
 
     def _is_current(self, node: str, attempt: int) -> bool:
         record = self.nodes.get(node)

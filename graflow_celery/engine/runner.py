@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from graflow_celery.core.commands import CloseBarrier, Command, SkipNode
-from graflow_celery.core.events import BarrierReached, Event, NodeSkipped
+from graflow_celery.core.events import BarrierReached, CancelRequested, Event, NodeSkipped, RunAborted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import MemberOutcome
 from graflow_celery.core.scheduler import Scheduler
@@ -31,6 +31,10 @@ class Engine:
         applied = self.store.commit(run, self.scheduler.decide(plan, event), outcome)
         self.carry_out(run, plan, self._due(applied))
         return applied
+
+    def end(self, run: RunRef, event: CancelRequested | RunAborted) -> Applied:
+        """Ends a run at once. Needs no plan."""
+        return self.store.commit(run, self.scheduler.end(event))
 
     def carry_out(self, run: RunRef, plan: Plan, commands: list[Command]) -> None:
         """Carries commands out: skips here, one after the other however many follow; the rest by the executor."""

@@ -1,0 +1,1 @@
+"""The executor on Celery: commands become messages and chords, messages become attempts."""

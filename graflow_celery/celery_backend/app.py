@@ -1,0 +1,65 @@
+"""The Celery app: made from our settings, or an app that its owner already has."""
+
+from __future__ import annotations
+
+import threading
+
+from celery import Celery
+
+from graflow_celery.celery_backend import heartbeat, tasks
+from graflow_celery.celery_backend.publisher import check_backend
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.settings import Settings, load_settings
+
+_runtimes: dict[int, Runtime] = {}
+_lock = threading.Lock()
+
+
+def create_app(settings: Settings | None = None) -> Celery:
+    """A Celery app with the engine's tasks, configured by ``settings`` (the environment's by default)."""
+    chosen = settings or load_settings()
+    app = Celery("graflow_celery")
+    app.conf.update(
+        broker_url=chosen.broker,
+        result_backend=chosen.backend,
+        task_default_queue=chosen.queue,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        result_expires=chosen.result_ttl,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"global_keyprefix": ""},
+        worker_prefetch_multiplier=4,
+        worker_hijack_root_logger=True,
+        task_publish_retry_policy={"max_retries": 5, "interval_start": 0.0, "interval_step": 0.2, "interval_max": 1.0},
+    )
+    return setup(app, chosen)
+
+
+def setup(app: Celery, settings: Settings | None = None) -> Celery:
+    """Adds the engine to an app: its tasks, and heartbeats in the workers that run it.
+
+    Args:
+        app: the owner's app; its broker and result backend are used as they are, except that messages must be JSON.
+        settings: where runs and content live; the environment's by default.
+
+    Raises:
+        ConfigError: the result backend cannot count chords.
+    """
+    chosen = settings or load_settings()
+    check_backend(app)
+
+    def runtime() -> Runtime:
+        return runtime_of(app, chosen)
+
+    tasks.register(app, runtime)
+    heartbeat.install(app, runtime)
+    return app
+
+
+def runtime_of(app: Celery, settings: Settings) -> Runtime:
+    """The process's runtime for an app, made when it is first asked for."""
+    with _lock:
+        if id(app) not in _runtimes:
+            _runtimes[id(app)] = Runtime(app, settings)
+        return _runtimes[id(app)]

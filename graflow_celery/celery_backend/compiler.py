@@ -1,0 +1,138 @@
+"""Commands -> Celery messages. A parallel group becomes a chord: its members are the header, its barrier the body.
+
+It sends nothing. A message carries references alone: run, graph hash, node, attempt. Ids are made from them, so that
+sending a command twice makes the same messages, and a replaced attempt takes the same place in the same chord.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graflow_celery.codec.canonical import digest
+from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup
+from graflow_celery.core.plan import Plan
+from graflow_celery.ports import RunRef
+
+NODE_TASK = "graflow.node"
+BARRIER_TASK = "graflow.barrier"
+FIRST_ATTEMPT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Celery message: the task's name, its arguments, and the options of ``send_task``."""
+
+    task: str
+    args: tuple[Any, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chord:
+    """How many parts a chord waits for; to be made known before its header is sent."""
+
+    group_id: str
+    size: int
+
+
+Bodies = dict[str, dict[str, Any]]
+
+
+def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tuple[list[Chord], list[Message]]:
+    """The chords to announce and the messages to send for some commands, in their order."""
+    chords: list[Chord] = []
+    messages: list[Message] = []
+    bodies: Bodies = {}
+    for command in commands:
+        match command:
+            case DispatchNode(node, attempt):
+                messages.append(node_message(run, plan, node, attempt, bodies))
+            case CloseBarrier(group):
+                messages.append(barrier_message(run, plan, group))
+            case OpenGroup(group):
+                for opened in _opened(plan, group):
+                    spec = plan[opened]
+                    chords.append(Chord(chord_id(run, opened), len(spec.exits)))
+                    messages += [
+                        node_message(run, plan, entry, FIRST_ATTEMPT, bodies)
+                        for entry in spec.entries
+                        if not plan[entry].is_group
+                    ]
+    return chords, messages
+
+
+def node_message(run: RunRef, plan: Plan, node: str, attempt: int, bodies: Bodies | None = None) -> Message:
+    """The message for one attempt of a task; with its place in the chord if its end completes a group's member.
+
+    ``bodies`` keeps the chord bodies made so far, which all members of a group share.
+    """
+    options = plan[node].options
+    given = {
+        "task_id": f"{run.id}.{attempt}.{_short(node)}",
+        "root_id": run.id,
+        "queue": options.queue,
+        "priority": options.priority,
+        "time_limit": options.time_limit,
+        "soft_time_limit": options.soft_time_limit,
+        "argsrepr": f"{plan.name} {node} #{attempt}",
+        **_place_in_chord(run, plan, node, {} if bodies is None else bodies),
+    }
+    return Message(NODE_TASK, (run.id, run.graph, node, attempt), _present(given))
+
+
+def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
+    """The message that closes a group's barrier; with its place in the outer chord if the group is nested."""
+    given = {
+        "task_id": barrier_id(run, group),
+        "root_id": run.id,
+        "argsrepr": f"{plan.name} {group} barrier",
+        **_place_in_chord(run, plan, group, {}),
+    }
+    return Message(BARRIER_TASK, (run.id, run.graph, group), _present(given))
+
+
+def chord_id(run: RunRef, group: str) -> str:
+    return f"{run.id}.g.{_short(group)}"
+
+
+def barrier_id(run: RunRef, group: str) -> str:
+    return f"{run.id}.b.{_short(group)}"
+
+
+def chord_body(run: RunRef, plan: Plan, group: str) -> dict[str, Any]:
+    """The chord's body as a signature: what Celery sends when every part has been counted."""
+    message = barrier_message(run, plan, group)
+    kept = {name: value for name, value in message.options.items() if name != "argsrepr"}
+    return {"task": message.task, "args": list(message.args), "kwargs": {}, "options": kept, "immutable": True}
+
+
+def _place_in_chord(run: RunRef, plan: Plan, node: str, bodies: Bodies) -> dict[str, Any]:
+    spec = plan[node]
+    if spec.group is None or not spec.is_exit:
+        return {}
+    if spec.group not in bodies:
+        bodies[spec.group] = chord_body(run, plan, spec.group)
+    return {
+        "group_id": chord_id(run, spec.group),
+        "group_index": spec.exit_index,
+        "chord": bodies[spec.group],
+    }
+
+
+def _opened(plan: Plan, group: str) -> Iterator[str]:
+    """The group, and the groups among its entries, which open with it."""
+    pending = [group]
+    while pending:
+        opened = pending.pop()
+        yield opened
+        pending += [entry for entry in plan[opened].entries if plan[entry].is_group]
+
+
+def _short(node: str) -> str:
+    return digest(node.encode())[:12]
+
+
+def _present(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,64 @@
+"""Sends what the compiler made: chords announced first, messages in one batch, then the outbox acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
+from graflow_celery.core.commands import Command
+from graflow_celery.core.plan import Plan
+from graflow_celery.errors import ConfigError, StoreUnavailableError
+from graflow_celery.ports import RunRef
+from graflow_celery.settings import mask_url
+
+Acknowledge = Callable[[RunRef, Sequence[Command]], None]
+
+
+class CeleryExecutor:
+    """See :class:`graflow_celery.ports.Executor`: nodes run on Celery workers, groups as chords."""
+
+    fires_barriers = True
+
+    def __init__(self, app: Celery, acknowledge: Acknowledge) -> None:
+        self._app = app
+        self._acknowledge = acknowledge
+
+    def send(self, run: RunRef, plan: Plan, commands: Sequence[Command]) -> None:
+        """Raises StoreUnavailableError if the broker does not answer; the commands stay in the outbox then."""
+        chords, messages = compile_commands(run, plan, commands)
+        try:
+            self._announce(chords)
+            self._publish(messages)
+        except OperationalError as error:
+            raise StoreUnavailableError(mask_url(self._app.conf.broker_url), str(error)) from error
+        self._acknowledge(run, commands)
+
+    def _announce(self, chords: Sequence[Chord]) -> None:
+        for chord in chords:
+            self._app.backend.set_chord_size(chord.group_id, chord.size)
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        with self._app.producer_or_acquire() as producer, producer.batch():
+            for message in messages:
+                self._app.send_task(
+                    message.task,
+                    args=message.args,
+                    kwargs={},
+                    producer=producer,
+                    add_to_parent=False,
+                    ignore_result=True,
+                    kwargsrepr="",
+                    **message.options,
+                )
+
+
+def check_backend(app: Celery) -> None:
+    """Raises ConfigError unless the result backend counts chords by itself."""
+    if not hasattr(app.backend, "set_chord_size"):
+        raise ConfigError(
+            f"Setting result_backend: {mask_url(app.conf.result_backend or 'none')} cannot count chords. "
+            f"Use Redis or Valkey: result_backend=redis://..."
+        )

@@ -1,0 +1,68 @@
+"""The Celery tasks of the engine. They hold no rule: they hand a message's references to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore
+
+from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.core.events import RunAborted
+from graflow_celery.core.plan import Plan
+from graflow_celery.core.state import Applied
+from graflow_celery.engine.node import Attempt, run_attempt
+from graflow_celery.errors import BlobMissingError, BlobRejectedError
+from graflow_celery.ports import RunRef
+
+#: A message is acknowledged after the commit, and goes back to the queue if the process dies before.
+DELIVERY: dict[str, Any] = {
+    "acks_late": True,
+    "acks_on_failure_or_timeout": True,
+    "reject_on_worker_lost": True,
+    "ignore_result": True,
+    "store_errors_even_if_ignored": False,
+}
+
+
+def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
+    """Adds the engine's tasks to an app; ``runtime`` gives the process's runtime when a task runs."""
+
+    @app.task(name=NODE_TASK, bind=True, **DELIVERY)  # type: ignore[untyped-decorator]
+    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int) -> None:
+        """One attempt of one node."""
+        here = runtime()
+        run = RunRef(run_id, graph)
+        plan = _plan(here, run)
+        applied = run_attempt(
+            here.engine,
+            here.channel(run_id),
+            Attempt(run, plan, node_id, attempt, self.request.hostname or here.where),
+            lambda: here.code(run, node_id),
+        )
+        _count_once(applied)
+
+    @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)  # type: ignore[untyped-decorator]
+    def barrier(self: Any, run_id: str, graph: str, group: str) -> None:
+        """A chord's body: the end of a group's superstep."""
+        here = runtime()
+        run = RunRef(run_id, graph)
+        applied = here.engine.close_barrier(run, _plan(here, run), group)
+        _count_once(applied)
+
+
+def _plan(here: Runtime, run: RunRef) -> Plan:
+    """The run's plan. Without it the run can only end."""
+    try:
+        return here.graph(run.graph).plan
+    except (BlobMissingError, BlobRejectedError) as error:
+        here.engine.end(run, RunAborted(str(error)))
+        raise Ignore from error
+
+
+def _count_once(applied: Applied) -> None:
+    """Keeps Celery's chord from counting an attempt that did not end its node: a stale one, or one to be retried."""
+    if not applied.ended_node:
+        raise Ignore

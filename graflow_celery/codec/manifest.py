@@ -1,0 +1,177 @@
+"""A graph as content: one manifest that names each task's function by fingerprint, and the blobs that hold them.
+
+The manifest of an unchanged workflow has the same bytes in every process, so its digest is the graph's name; a changed
+task changes its own blob and the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any
+
+from graflow_celery.codec.callables import encode_callable
+from graflow_celery.codec.canonical import canonical_json, digest
+from graflow_celery.codec.fingerprint import fingerprint
+from graflow_celery.codec.values import ValueCodec
+from graflow_celery.core.plan import NodeSpec, Plan, TaskOptions
+from graflow_celery.core.policy import (
+    AtLeastNGroupPolicy,
+    BestEffortGroupPolicy,
+    CriticalGroupPolicy,
+    GroupPolicy,
+    StrictGroupPolicy,
+)
+from graflow_celery.core.task import TaskWrapper
+from graflow_celery.errors import BlobRejectedError
+
+VERSION = 1
+INLINE_BOUND = 512
+
+_POLICIES: dict[str, type[GroupPolicy]] = {
+    "strict": StrictGroupPolicy,
+    "best_effort": BestEffortGroupPolicy,
+    "at_least_n": AtLeastNGroupPolicy,
+    "critical": CriticalGroupPolicy,
+}
+_POLICY_NAMES = {kind: name for name, kind in _POLICIES.items()}
+
+Blob = Callable[[], bytes]
+Fetch = Callable[[str, str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeReference:
+    """Where a node's function and bound values are: blobs by their names, small JSON values in place."""
+
+    function: str
+    inject_context: bool
+    resolve_keyword_args: bool
+    bound: Mapping[str, tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class PackedGraph:
+    """What a client uploads: the graph's hash and its blobs by name, made only when they are absent."""
+
+    hash: str
+    blobs: Mapping[str, Blob]
+
+
+@dataclass(frozen=True)
+class LoadedGraph:
+    """What a worker needs to run any node of a graph."""
+
+    plan: Plan
+    code: Mapping[str, CodeReference]
+
+
+def pack_graph(plan: Plan, tasks: Mapping[str, TaskWrapper], codec: ValueCodec) -> PackedGraph:
+    """The manifest and blobs of a plan whose tasks have the given functions.
+
+    Raises:
+        SerializationError: a function or a bound value cannot be sent; the message names the task.
+    """
+    blobs: dict[str, Blob] = {}
+    functions: dict[int, str] = {}
+
+    def function(wrapper: TaskWrapper) -> str:
+        known = functions.get(id(wrapper.func))
+        if known is None:
+            known = functions[id(wrapper.func)] = fingerprint(wrapper.func)
+            blobs[known] = partial(_function_blob, wrapper, codec)
+        return known
+
+    def bound(task_id: str, name: str, value: Any) -> list[Any]:
+        if _is_small_json(value):
+            return ["json", value]
+        name_of_value = fingerprint(value)
+        blobs[name_of_value] = partial(codec.encode, value, what=f"argument '{name}' of task '{task_id}'")
+        return ["blob", name_of_value]
+
+    nodes: dict[str, Any] = {}
+    for node in plan.nodes.values():
+        described = _describe(node)
+        if node.id in tasks:
+            wrapper = tasks[node.id]
+            described["code"] = [
+                function(wrapper),
+                wrapper.inject_context,
+                wrapper.resolve_keyword_args,
+                {name: bound(node.id, name, value) for name, value in wrapper.bound.items()},
+            ]
+        nodes[node.id] = described
+    manifest = canonical_json({"version": VERSION, "name": plan.name, "start": plan.start, "nodes": nodes})
+    name = digest(manifest)
+    blobs[name] = partial(codec.seal, manifest, "json")
+    return PackedGraph(name, blobs)
+
+
+def load_graph(name: str, fetch: Fetch, codec: ValueCodec) -> LoadedGraph:
+    """The graph of hash ``name``; ``fetch(name, what)`` brings a blob.
+
+    Raises:
+        BlobRejectedError: it is not what was stored under that name, or of a version that this package cannot read.
+    """
+    what = f"graph {name}"
+    _, manifest = codec.open(fetch(name, what))
+    if digest(manifest) != name:
+        raise BlobRejectedError(f"Blob {name} ({what}) is not what was stored: its digest differs.")
+    content = json.loads(manifest)
+    if content.get("version") != VERSION:
+        raise BlobRejectedError(
+            f"Blob {name} ({what}) has version {content.get('version')}; this worker reads {VERSION}. Upgrade it."
+        )
+    nodes = {node_id: _spec(node_id, described) for node_id, described in content["nodes"].items()}
+    code = {
+        node_id: CodeReference(*described["code"])
+        for node_id, described in content["nodes"].items()
+        if "code" in described
+    }
+    return LoadedGraph(Plan(content["name"], content["start"], nodes), code)
+
+
+def _function_blob(wrapper: TaskWrapper, codec: ValueCodec) -> bytes:
+    return codec.seal(encode_callable(wrapper.func, task_id=wrapper.task_id), "raw")
+
+
+def _is_small_json(value: Any) -> bool:
+    if value is None or isinstance(value, bool | int | float | str):
+        return type(value) in (type(None), bool, int, float, str) and len(repr(value)) <= INLINE_BOUND
+    return False
+
+
+def _describe(node: NodeSpec) -> dict[str, Any]:
+    """The node's fields that differ from the defaults."""
+    described: dict[str, Any] = {}
+    for item in fields(NodeSpec):
+        value = getattr(node, item.name)
+        if item.name in ("id", "options", "policy") or value == item.default:
+            continue
+        described[item.name] = value
+    options = {name: value for name, value in asdict(node.options).items() if value != getattr(TaskOptions(), name)}
+    if options:
+        described["options"] = options
+    if node.is_group:
+        described["policy"] = _describe_policy(node.policy)
+    return described
+
+
+def _describe_policy(policy: GroupPolicy) -> list[Any]:
+    return [_POLICY_NAMES[type(policy)], *(getattr(policy, name) for name in policy.__slots__)]  # type: ignore[attr-defined]
+
+
+def _spec(node_id: str, described: Mapping[str, Any]) -> NodeSpec:
+    values: dict[str, Any] = {name: _frozen(value) for name, value in described.items() if name != "code"}
+    if "options" in described:
+        values["options"] = TaskOptions(**described["options"])
+    if "policy" in described:
+        kind, *arguments = described["policy"]
+        values["policy"] = _POLICIES[kind](*arguments)
+    return NodeSpec(id=node_id, **values)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,316 @@
+"""Runs on Celery workers, as a client sees them: submit one, follow it, ask for its results, cancel it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import redis
+
+from graflow_celery.celery_backend.app import create_app, runtime_of
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.codec.manifest import pack_graph
+from graflow_celery.core.definition import WorkflowDefinition
+from graflow_celery.core.events import CancelRequested, RunStarted
+from graflow_celery.core.lower import lower
+from graflow_celery.core.plan import Plan
+from graflow_celery.core.state import RunStatus
+from graflow_celery.core.task import TaskWrapper
+from graflow_celery.engine.context import ExecutionContext
+from graflow_celery.errors import (
+    GraflowError,
+    GraflowWorkflowCanceledError,
+    NoWorkerError,
+    RunFailedError,
+    RunTimeoutError,
+    StoreUnavailableError,
+)
+from graflow_celery.ports import EventRecord, RunRef
+from graflow_celery.redis_backend.client import check, connect, reported
+from graflow_celery.redis_backend.events import EventReader
+from graflow_celery.redis_backend.run_store import NodeReport
+from graflow_celery.settings import Settings, load_settings
+
+IDLE_SLICE = 1.0
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[EventRecord], None]
+_clients: dict[Settings, Runtime] = {}
+
+
+def client_runtime(settings: Settings | None = None) -> Runtime:
+    """This process's runtime for ``settings`` (the environment's by default), made once.
+
+    Raises:
+        StoreUnavailableError: no server answers.
+    """
+    chosen = settings or load_settings()
+    check(chosen.redis_url)
+    if chosen not in _clients:
+        _clients[chosen] = runtime_of(create_app(chosen), chosen)
+    return _clients[chosen]
+
+
+class Run:
+    """One run on the workers. Any process can have it: ``Run.get(run_id)``."""
+
+    def __init__(self, runtime: Runtime, run: RunRef) -> None:
+        self._runtime = runtime
+        self._run = run
+        self.uploaded_blobs = 0
+        self.uploaded_bytes = 0
+
+    @classmethod
+    def get(cls, run_id: str, settings: Settings | None = None) -> Run:
+        """Raises RunNotFoundError if the store has no such run."""
+        runtime = client_runtime(settings)
+        return cls(runtime, RunRef(run_id, runtime.store.details(run_id)["graph"]))
+
+    @property
+    def id(self) -> str:
+        return self._run.id
+
+    @property
+    def graph_hash(self) -> str:
+        return self._run.graph
+
+    @property
+    def plan(self) -> Plan:
+        """The graph that the run follows."""
+        return self._runtime.graph(self._run.graph).plan
+
+    @property
+    def workflow(self) -> str:
+        return self.details()["workflow"]
+
+    @property
+    def status(self) -> RunStatus:
+        return RunStatus(self.details()["status"])
+
+    @property
+    def reason(self) -> str:
+        """Why the run ended as it did; empty for a success or a run that goes on."""
+        return self.details().get("reason", "")
+
+    @property
+    def started_at(self) -> float:
+        """Seconds since the epoch, by the server's clock."""
+        return int(self.details()["started"]) / 1000
+
+    @property
+    def finished_at(self) -> float | None:
+        finished = self.details().get("finished")
+        return None if finished is None else int(finished) / 1000
+
+    @property
+    def context(self) -> ExecutionContext:
+        """The run's results and channel."""
+        return ExecutionContext(self._run, self.plan, self._runtime.store, self._runtime.channel(self.id))
+
+    def details(self) -> dict[str, str]:
+        """What the store notes of the run itself: status, counts, times. Raises RunNotFoundError."""
+        return self._runtime.store.details(self.id)
+
+    def nodes(self) -> dict[str, NodeReport | None]:
+        """Every node of the run and how it stands; None for one that did not begin."""
+        names = list(self.plan.nodes)
+        return dict(zip(names, self._runtime.store.reports(self._run, names), strict=True))
+
+    def errors(self) -> dict[str, str]:
+        """The text of the error of each node that failed."""
+        failed = [name for name, report in self.nodes().items() if report and report.state == "failed"]
+        outcomes = self._runtime.store.outcomes(self._run, failed)
+        return {name: found.error or "failed" for name, found in zip(failed, outcomes, strict=True)}
+
+    def events(self, follow: bool = False) -> Iterator[EventRecord]:
+        """The run's events from the first on; with ``follow`` also those to come, until the run has ended.
+
+        While nothing happens it tells of queues without a live worker: ``{"event": "workers_missing", "queues": [...]}``.
+        """
+        reader = EventReader(
+            connect(self._runtime.settings.redis_url, block=IDLE_SLICE), self._runtime.keys.run(self.id).events
+        )
+        if not follow:
+            yield from reader.history()
+            return
+        yield from self._follow(reader)
+
+    def wait(self, timeout: float | None = None, progress: Progress | None = None) -> RunStatus:
+        """Blocks until the run has ended and returns its status.
+
+        Raises:
+            RunTimeoutError: it has not ended after ``timeout`` seconds; it goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for record in self._watch():
+            if record is not None and progress is not None:
+                progress(record)
+            if deadline is not None and time.monotonic() > deadline and not _is_end(record):
+                raise RunTimeoutError(self.id, timeout or 0.0)
+        return self.status
+
+    def result(self, node: str | None = None) -> Any:
+        """The result of a node, or the run's last result.
+
+        Raises:
+            Exception: what the failed node raised, its remote traceback as the cause.
+            GraflowWorkflowCanceledError: the run was cancelled.
+            RunFailedError: the run, or the node, has no result (yet).
+        """
+        if node is not None:
+            return self._node_result(node)
+        details = self.details()
+        status = RunStatus(details["status"])
+        if status is RunStatus.SUCCEEDED:
+            sinks = self.plan.sinks
+            last = sinks[0] if len(sinks) == 1 else details.get("last_node")
+            return None if last is None else self.context.get_result(last)
+        if status is RunStatus.CANCELLED:
+            raise GraflowWorkflowCanceledError(details.get("reason", ""))
+        if status is RunStatus.RUNNING:
+            raise RunFailedError(self.id, "it has not ended yet. Wait for it: run.wait()")
+        error = self._runtime.store.error(self._run, details.get("failed_node", ""))
+        raise error or RunFailedError(self.id, details.get("reason", "failed"))
+
+    def results(self) -> dict[str, Any]:
+        """The results that are there, by task id."""
+        return self._runtime.store.results(self._run, self.plan.task_ids)
+
+    def cancel(self, reason: str = "") -> bool:
+        """Ends the run: nothing of it starts any more. False if it had ended before."""
+        return not self._runtime.engine.end(self._run, CancelRequested(reason or "cancelled by the client")).stale
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r})"
+
+    def _node_result(self, node: str) -> Any:
+        spec = self.plan[node]
+        if spec.is_group:
+            return self.context.get_result(node)
+        found = self._runtime.store.results(self._run, [node])
+        if node in found:
+            return found[node]
+        error = self._runtime.store.error(self._run, node)
+        raise error or RunFailedError(self.id, f"node '{node}' has no result: it did not end, or was skipped")
+
+    def _follow(self, reader: EventReader) -> Iterator[EventRecord]:
+        for record in self._watch(reader):
+            if record is not None:
+                yield record
+
+    def _watch(self, reader: EventReader | None = None) -> Iterator[EventRecord | None]:
+        """The run's events until its end, and None after each second in which nothing happened."""
+        settings = self._runtime.settings
+        reader = reader or EventReader(
+            connect(settings.redis_url, block=IDLE_SLICE), self._runtime.keys.run(self.id).events
+        )
+        missing: list[str] = []
+        idle = 0.0
+        while True:
+            with reported(settings.redis_url):
+                records = reader.read(IDLE_SLICE)
+            for record in records:
+                yield record
+                if _is_end(record):
+                    return
+            idle = 0.0 if records else idle + IDLE_SLICE
+            if records:
+                continue
+            yield None
+            if idle >= settings.heartbeat_timeout:
+                self.details()
+                missing, before = self._runtime.liveness.unserved(self.plan.queues(settings.queue)), missing
+                if missing and missing != before:
+                    yield {"event": "workers_missing", "queues": missing, "at": time.time()}
+
+
+def submit(
+    definition: WorkflowDefinition,
+    *,
+    start_node: str | None = None,
+    initial_channel: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+    settings: Settings | None = None,
+    require_workers: bool = False,
+) -> Run:
+    """Uploads what the store lacks of a workflow and starts a run of it. See `WorkflowContext.submit`."""
+    plan = lower(definition.graph, definition.name, start_node)
+    runtime = client_runtime(settings)
+    _check_workers(runtime, plan, require_workers)
+    tasks = {
+        name: node
+        for name in plan.nodes
+        if isinstance(node := definition.graph.get_node(name), TaskWrapper)
+    }
+    packed = pack_graph(plan, tasks, runtime.codec)
+    absent = runtime.content.absent(list(packed.blobs))
+    blobs = {name: packed.blobs[name]() for name in absent}
+    run = Run(runtime, RunRef(run_id or new_run_id(), packed.hash))
+    run.uploaded_bytes = sum(len(blob) for blob in blobs.values())
+    run.uploaded_blobs = runtime.content.put(blobs) if blobs else 0
+    for key, value in (initial_channel or {}).items():
+        runtime.channel(run.id).set(key, value)
+    _start(run, runtime, plan)
+    return run
+
+
+def finish(run: Run, timeout: float | None = None, progress: Progress | None = None) -> Any:
+    """Waits for a run that this process answers for and returns its last result; on a timeout or Ctrl-C it is cancelled.
+
+    Raises what :meth:`Run.result` and :meth:`Run.wait` raise.
+    """
+    try:
+        run.wait(timeout, progress)
+    except RunTimeoutError as error:
+        run.cancel(f"it did not end within {error.timeout:g} s")
+        raise
+    except KeyboardInterrupt:
+        run.cancel("interrupted")
+        raise
+    return run.result()
+
+
+def recent_runs(count: int = 20, settings: Settings | None = None) -> list[Run]:
+    """The runs started last that the store still has, the newest first."""
+    runtime = client_runtime(settings)
+    found: list[Run] = []
+    for run_id in runtime.store.recent(count):
+        try:
+            found.append(Run(runtime, RunRef(run_id, runtime.store.details(run_id)["graph"])))
+        except GraflowError:
+            continue
+    return found
+
+
+def new_run_id() -> str:
+    """Sixteen hex digits: eleven of the time in milliseconds, so that ids sort by age, five at random."""
+    return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:5]}"
+
+
+def _start(run: Run, runtime: Runtime, plan: Plan) -> None:
+    reference = RunRef(run.id, run.graph_hash)
+    details = {"workflow": plan.name, "tasks": len(plan.task_ids)}
+    applied = runtime.store.create(reference, runtime.engine.scheduler.decide(plan, RunStarted()), details)
+    try:
+        runtime.engine.carry_out(reference, plan, [emission.command for emission in applied.emissions])
+    except (StoreUnavailableError, redis.RedisError):
+        runtime.engine.end(reference, CancelRequested("it could not be sent to the broker"))
+        raise
+
+
+def _check_workers(runtime: Runtime, plan: Plan, required: bool) -> None:
+    unserved = runtime.liveness.unserved(plan.queues(runtime.settings.queue))
+    if unserved and required:
+        raise NoWorkerError(unserved)
+    if unserved:
+        logger.warning("%s The run is kept until one does.", NoWorkerError(unserved))
+
+
+def _is_end(record: EventRecord | None) -> bool:
+    return record is not None and str(record["event"]) in _ENDS
+
+
+_ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal)

@@ -1,0 +1,1 @@
+"""The ports on Redis or Valkey: runs, content, channels, workers' leases."""

@@ -1,0 +1,83 @@
+"""Every key of ours, its type, and how long it lives. Keys are made here and nowhere else.
+
+Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot of a Redis Cluster.
+
+| key                         | type   | lives                                                                    |
+| --------------------------- | ------ | ------------------------------------------------------------------------ |
+| P:{run}:meta                | hash   | run_ttl after the last event; result_ttl after the end. So do the next    |
+| P:{run}:nodes               | hash   | node -> "state|attempt|worker|started ms|duration ms"                     |
+| P:{run}:joins               | hash   | "key" -> arrived, "key\\0" -> live arrivals; deleted at the end            |
+| P:{run}:outbox              | zset   | command -> ms at which it is due; deleted at the end                      |
+| P:{run}:events              | stream | trimmed to some 100,000                                                   |
+| P:{run}:results             | hash   | node -> value                                                             |
+| P:{run}:errors              | hash   | node -> exception as JSON                                                 |
+| P:{run}:channel             | hash   | key -> value                                                              |
+| P:blob:DIGEST               | string | run_ttl, renewed whenever a submit or a result refers to it               |
+| P:worker:NAME               | string | heartbeat_timeout: the worker's lease                                     |
+| P:monitor                   | string | the monitor's lease                                                       |
+| P:workers, P:runs, P:active | zset   | permanent; entries are dropped when they are outdated                     |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """The keys of one run."""
+
+    meta: str
+    nodes: str
+    joins: str
+    outbox: str
+    events: str
+    results: str
+    errors: str
+    channel: str
+
+    def all(self) -> tuple[str, ...]:
+        return (
+            self.meta,
+            self.nodes,
+            self.joins,
+            self.outbox,
+            self.events,
+            self.results,
+            self.errors,
+            self.channel,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """All keys under one prefix."""
+
+    prefix: str
+
+    def run(self, run_id: str) -> RunKeys:
+        base = f"{self.prefix}:{{{run_id}}}"
+        names = ("meta", "nodes", "joins", "outbox", "events", "results", "errors", "channel")
+        return RunKeys(*(f"{base}:{name}" for name in names))
+
+    def blob(self, digest: str) -> str:
+        return f"{self.prefix}:blob:{digest}"
+
+    def worker(self, name: str) -> str:
+        return f"{self.prefix}:worker:{name}"
+
+    @property
+    def monitor(self) -> str:
+        return f"{self.prefix}:monitor"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.prefix}:workers"
+
+    @property
+    def runs(self) -> str:
+        return f"{self.prefix}:runs"
+
+    @property
+    def active(self) -> str:
+        return f"{self.prefix}:active"

@@ -1,0 +1,80 @@
+"""Where values lie: small ones in place, those over a threshold once in the content store."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import struct
+from typing import Any
+
+from graflow_celery.codec.canonical import digest
+from graflow_celery.codec.values import ValueCodec
+from graflow_celery.errors import BlobRejectedError
+from graflow_celery.redis_backend.content_store import ContentStore
+
+INLINE, REFERENCE, NUMBER, LIST = b"=", b"@", b"#", b"["
+LARGEST_INTEGER = 2**53
+
+
+def is_number(value: object) -> bool:
+    """Whether Redis can add to it without losing digits: a finite float, or an integer within 2**53."""
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) is int and abs(value) <= LARGEST_INTEGER
+
+
+class ValueStore:
+    """Packs a value into the bytes that a hash field holds, and back."""
+
+    def __init__(self, codec: ValueCodec, content: ContentStore, threshold: int) -> None:
+        self.codec = codec
+        self._content = content
+        self._threshold = threshold
+
+    def pack(self, value: Any, what: str) -> bytes:
+        """Raises SerializationError where the settings allow no format that can hold ``value``."""
+        data = self.codec.encode(value, what=what)
+        if len(data) <= self._threshold:
+            return b"".join((INLINE, data))
+        key = digest(data)
+        self._content.put({key: data})
+        return REFERENCE + key.encode()
+
+    def pack_entry(self, value: Any, what: str) -> bytes:
+        """As :meth:`pack`, but numbers and lists take the forms that `lua/change.lua` can change in place."""
+        if is_number(value):
+            return NUMBER + repr(value).encode()
+        if type(value) is list:
+            elements = [self.pack(element, what) for element in value]
+            joined = b"".join(struct.pack(">I", len(element)) + element for element in elements)
+            return LIST + struct.pack(">I", len(elements)) + joined
+        return self.pack(value, what)
+
+    def unpack(self, field: bytes, what: str) -> Any:
+        """Raises BlobMissingError or BlobRejectedError, both naming ``what``."""
+        mark, rest = field[:1], field[1:]
+        if mark == INLINE:
+            return self.codec.decode(rest, what=what)
+        if mark == REFERENCE:
+            key = rest.decode()
+            data = self._content.get(key, what)
+            if not secrets.compare_digest(digest(data), key):
+                raise BlobRejectedError(f"Blob {key} ({what}) is not what was stored: its digest differs.")
+            return self.codec.decode(data, what=what)
+        if mark == NUMBER:
+            text = rest.decode()
+            return float(text) if any(sign in text for sign in ".en") else int(text)
+        if mark == LIST:
+            return [self.unpack(element, what) for element in _elements(rest)]
+        raise BlobRejectedError(f"The stored {what} has an unknown form {mark!r}. Was it written by a newer version?")
+
+
+def _elements(data: bytes) -> list[bytes]:
+    (count,) = struct.unpack_from(">I", data)
+    elements: list[bytes] = []
+    offset = 4
+    for _ in range(count):
+        (length,) = struct.unpack_from(">I", data, offset)
+        elements.append(data[offset + 4 : offset + 4 + length])
+        offset += 4 + length
+    return elements

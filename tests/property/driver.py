@@ -1,0 +1,73 @@
+"""Drives a run's state machine through random orders of events, with duplicates and late comers mixed in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, SkipNode
+from graflow_celery.core.events import BarrierReached, Event, NodeFailed, NodeSkipped, NodeSucceeded, RunStarted
+from graflow_celery.core.plan import Plan
+from graflow_celery.core.policy import MemberOutcome
+from graflow_celery.core.scheduler import Scheduler
+from graflow_celery.core.state import Applied, NodeState, RunState, Transition
+
+Observe = Callable[[Transition, Applied, RunState], None]
+
+
+class Driver:
+    """Carries commands out in random order until none is left. ``observe`` sees every step."""
+
+    def __init__(self, plan: Plan, succeeds: dict[str, bool], seed: int, observe: Observe) -> None:
+        self.plan = plan
+        self.state = RunState()
+        self.ran: list[str] = []
+        self._succeeds = succeeds
+        self._random = random.Random(seed)
+        self._observe = observe
+        self._pending: list[Command] = []
+        self._past: list[Event] = []
+
+    def run(self) -> RunState:
+        self._deliver(RunStarted())
+        while self._pending and not self.state.status.is_terminal:
+            index = self._random.randrange(len(self._pending))
+            self._carry_out(self._pending.pop(index))
+            if self._past and self._random.random() < 0.3:
+                before = (dict(self.state.nodes), self.state.outstanding)
+                self._deliver(self._random.choice(self._past))
+                assert before == (dict(self.state.nodes), self.state.outstanding), "a duplicate changed something"
+        return self.state
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case DispatchNode(node, attempt):
+                if self.state.begin(node, attempt):
+                    self.ran.append(node)
+                self._deliver(self._outcome(node, attempt))
+            case OpenGroup(group):
+                for entry in self.plan[group].entries:
+                    inner = self.plan[entry].is_group
+                    self._pending.append(OpenGroup(entry) if inner else DispatchNode(entry, 1))
+            case CloseBarrier(group):
+                spec = self.plan[group]
+                records = [self.state.nodes[node] for node in spec.exits]
+                outcomes = [
+                    MemberOutcome(node, record.state is NodeState.SUCCEEDED)
+                    for node, record in zip(spec.exits, records, strict=True)
+                ]
+                self._deliver(BarrierReached(group, spec.policy.judge(outcomes)))
+            case SkipNode(node):
+                self._deliver(NodeSkipped(node))
+
+    def _outcome(self, node: str, attempt: int) -> Event:
+        return NodeSucceeded(node, attempt) if self._succeeds[node] else NodeFailed(node, attempt, "boom")
+
+    def _deliver(self, event: Event) -> None:
+        if not isinstance(event, RunStarted):
+            self._past.append(event)
+        transition = Scheduler().decide(self.plan, event)
+        applied = self.state.apply(transition)
+        self.state.check()
+        self._observe(transition, applied, self.state)
+        self._pending += [emission.command for emission in applied.emissions]

@@ -33,7 +33,7 @@ check: env
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 format: env
 	@$(BIN)/ruff check --fix-only $(SOURCES)

@@ -128,7 +128,8 @@ class Run:
     def events(self, follow: bool = False) -> Iterator[EventRecord]:
         """The run's events from the first on; with ``follow`` also those to come, until the run has ended.
 
-        While nothing happens it tells of queues without a live worker: ``{"event": "workers_missing", "queues": [...]}``.
+        While nothing happens it tells of queues without a live worker:
+        ``{"event": "workers_missing", "queues": [...]}``.
         """
         reader = EventReader(
             connect(self._runtime.settings.redis_url, block=IDLE_SLICE), self._runtime.keys.run(self.id).events
@@ -240,11 +241,7 @@ def submit(
     plan = lower(definition.graph, definition.name, start_node)
     runtime = client_runtime(settings)
     _check_workers(runtime, plan, require_workers)
-    tasks = {
-        name: node
-        for name in plan.nodes
-        if isinstance(node := definition.graph.get_node(name), TaskWrapper)
-    }
+    tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), TaskWrapper)}
     packed = pack_graph(plan, tasks, runtime.codec)
     absent = runtime.content.absent(list(packed.blobs))
     blobs = {name: packed.blobs[name]() for name in absent}
@@ -258,9 +255,9 @@ def submit(
 
 
 def finish(run: Run, timeout: float | None = None, progress: Progress | None = None) -> Any:
-    """Waits for a run that this process answers for and returns its last result; on a timeout or Ctrl-C it is cancelled.
+    """Waits for a run that this process answers for and returns its last result.
 
-    Raises what :meth:`Run.result` and :meth:`Run.wait` raise.
+    On a timeout or Ctrl-C the run is cancelled. Raises what :meth:`Run.result` and :meth:`Run.wait` raise.
     """
     try:
         run.wait(timeout, progress)
@@ -292,7 +289,7 @@ def new_run_id() -> str:
 
 def _start(run: Run, runtime: Runtime, plan: Plan) -> None:
     reference = RunRef(run.id, run.graph_hash)
-    details = {"workflow": plan.name, "tasks": len(plan.task_ids)}
+    details: dict[str, str | int] = {"workflow": plan.name, "tasks": len(plan.task_ids)}
     applied = runtime.store.create(reference, runtime.engine.scheduler.decide(plan, RunStarted()), details)
     try:
         runtime.engine.carry_out(reference, plan, [emission.command for emission in applied.emissions])

@@ -124,7 +124,10 @@ class RunNotFoundError(GraflowError):
         self.run_id = run_id
 
     def __str__(self) -> str:
-        return f"No run '{self.run_id}' in the store. It never started there or its result_ttl has passed: see `graflow-celery runs`."
+        return (
+            f"No run '{self.run_id}' in the store. It never started there or its result_ttl has passed: "
+            f"see `graflow-celery runs`."
+        )
 
 
 class UnavailableError(GraflowError):

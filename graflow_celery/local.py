@@ -77,9 +77,7 @@ class LocalRun:
         return self._result()
 
     def run_attempt(self, run: RunRef, plan: Plan, node: str, attempt: int) -> None:
-        run_attempt(
-            self._engine, self.channel, Attempt(run, plan, node, attempt, "local"), lambda: self._code(node)
-        )
+        run_attempt(self._engine, self.channel, Attempt(run, plan, node, attempt, "local"), lambda: self._code(node))
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> None:
         self._engine.close_barrier(run, plan, group)

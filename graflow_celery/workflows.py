@@ -62,7 +62,7 @@ class WorkflowContext(WorkflowDefinition):
         if backend != "celery":
             raise ConfigError(f"Unknown backend '{backend}'. Use 'local' or 'celery'.")
         distributed = _distributed()
-        submitted = distributed.submit(
+        submitted: Run = distributed.submit(
             self,
             start_node=start_node,
             initial_channel=initial_channel,
@@ -88,7 +88,7 @@ class WorkflowContext(WorkflowDefinition):
             run_id: the run's id. A second submit of it returns the run that is there and starts nothing.
             require_workers: raise NoWorkerError if no live worker consumes a queue of the workflow.
         """
-        return _distributed().submit(
+        run: Run = _distributed().submit(
             self,
             start_node=start_node,
             initial_channel=initial_channel,
@@ -96,6 +96,7 @@ class WorkflowContext(WorkflowDefinition):
             settings=settings,
             require_workers=require_workers,
         )
+        return run
 
     def plan(self, start_node: str | None = None) -> Plan:
         """The checked graph that a run would follow. Raises GraphCompilationError if there is none."""

@@ -22,16 +22,18 @@ def create_app(settings: Settings | None = None) -> Celery:
     app.conf.update(
         broker_url=chosen.broker,
         result_backend=chosen.backend,
-        task_default_queue=chosen.queue,
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
-        result_expires=chosen.result_ttl,
-        broker_connection_retry_on_startup=True,
-        broker_transport_options={"global_keyprefix": ""},
-        worker_prefetch_multiplier=4,
-        worker_hijack_root_logger=True,
-        task_publish_retry_policy={"max_retries": 5, "interval_start": 0.0, "interval_step": 0.2, "interval_max": 1.0},
+    )
+    # What a deployment may set otherwise, with Celery's own --config or app.conf.
+    app.add_defaults(
+        {
+            "task_default_queue": chosen.queue,
+            "result_expires": chosen.result_ttl,
+            "broker_connection_retry_on_startup": True,
+            "broker_transport_options": {"body_encoding": None},  # JSON as it is: base64 adds a third to a message
+        }
     )
     return setup(app, chosen)
 

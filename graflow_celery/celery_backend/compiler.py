@@ -18,6 +18,7 @@ from graflow_celery.ports import RunRef
 NODE_TASK = "graflow.node"
 BARRIER_TASK = "graflow.barrier"
 FIRST_ATTEMPT = 1
+LONGEST_REPR = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def node_message(run: RunRef, plan: Plan, node: str, attempt: int, bodies: Bodie
         "priority": options.priority,
         "time_limit": options.time_limit,
         "soft_time_limit": options.soft_time_limit,
-        "argsrepr": f"{plan.name} {node} #{attempt}",
+        "argsrepr": f"{plan.name} {node} #{attempt}"[:LONGEST_REPR],
         **_place_in_chord(run, plan, node, {} if bodies is None else bodies),
     }
     return Message(NODE_TASK, (run.id, run.graph, node, attempt), _present(given))
@@ -87,7 +88,7 @@ def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
     given = {
         "task_id": barrier_id(run, group),
         "root_id": run.id,
-        "argsrepr": f"{plan.name} {group} barrier",
+        "argsrepr": f"{plan.name} {group} barrier"[:LONGEST_REPR],
         **_place_in_chord(run, plan, group, {}),
     }
     return Message(BARRIER_TASK, (run.id, run.graph, group), _present(given))
@@ -102,9 +103,12 @@ def barrier_id(run: RunRef, group: str) -> str:
 
 
 def chord_body(run: RunRef, plan: Plan, group: str) -> dict[str, Any]:
-    """The chord's body as a signature: what Celery sends when every part has been counted."""
+    """The chord's body as a signature: what Celery sends when every part has been counted.
+
+    Every member's message carries it, so it holds the least that will do.
+    """
     message = barrier_message(run, plan, group)
-    kept = {name: value for name, value in message.options.items() if name != "argsrepr"}
+    kept = {name: value for name, value in message.options.items() if name not in ("argsrepr", "root_id")}
     return {"task": message.task, "args": list(message.args), "kwargs": {}, "options": kept, "immutable": True}
 
 

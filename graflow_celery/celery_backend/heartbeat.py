@@ -1,4 +1,4 @@
-"""A worker's beat and its share of the monitor: one thread in the worker's main process, started by Celery's signals."""
+"""A worker's beat and its share of the monitor: one thread in the worker's main process, started by signals."""
 
 from __future__ import annotations
 

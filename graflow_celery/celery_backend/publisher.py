@@ -14,6 +14,23 @@ from graflow_celery.errors import ConfigError, StoreUnavailableError
 from graflow_celery.ports import RunRef
 from graflow_celery.settings import mask_url
 
+#: The options that describe the task rather than its delivery.
+HEADERS = (
+    "task_id",
+    "root_id",
+    "group_id",
+    "group_index",
+    "chord",
+    "argsrepr",
+    "time_limit",
+    "soft_time_limit",
+)
+#: Headers of Celery's message protocol that are read without a default; the empty ones among the others are left out.
+#: See https://docs.celeryq.dev/en/stable/internals/protocol.html
+KEPT_HEADERS = frozenset({"lang", "task", "id", "eta", "group", "group_index", "root_id"})
+#: Stands where Celery would name the sender's own reply queue: nobody is replied to.
+NO_REPLY = "-"
+
 Acknowledge = Callable[[RunRef, Sequence[Command]], None]
 
 
@@ -41,18 +58,22 @@ class CeleryExecutor:
             self._app.backend.set_chord_size(chord.group_id, chord.size)
 
     def _publish(self, messages: Sequence[Message]) -> None:
+        amqp = self._app.amqp
         with self._app.producer_or_acquire() as producer, producer.batch():
             for message in messages:
-                self._app.send_task(
-                    message.task,
+                options = amqp.router.route(dict(message.options), message.task, message.args, {})
+                headers = {name: options.pop(name) for name in HEADERS if name in options}
+                made = amqp.as_task_v2(
+                    name=message.task,
                     args=message.args,
-                    kwargs={},
-                    producer=producer,
-                    add_to_parent=False,
                     ignore_result=True,
+                    reply_to=NO_REPLY,
                     kwargsrepr="",
-                    **message.options,
+                    create_sent_event=self._app.conf.task_send_sent_event,
+                    **headers,
                 )
+                slim = {name: value for name, value in made.headers.items() if name in KEPT_HEADERS or _says(value)}
+                amqp.send_task_message(producer, message.task, made._replace(headers=slim), **options)
 
 
 def check_backend(app: Celery) -> None:
@@ -62,3 +83,8 @@ def check_backend(app: Celery) -> None:
             f"Setting result_backend: {mask_url(app.conf.result_backend or 'none')} cannot count chords. "
             f"Use Redis or Valkey: result_backend=redis://..."
         )
+
+
+def _says(header: object) -> bool:
+    """Whether a header holds more than Celery assumes without it."""
+    return bool(header) and header != [None, None]

@@ -1,4 +1,4 @@
-"""What a process needs to take part in distributed runs: connections, stores and the engine, made once from settings."""
+"""What a process needs to take part in distributed runs: connections, stores and the engine."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ DELIVERY: dict[str, Any] = {
 def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Adds the engine's tasks to an app; ``runtime`` gives the process's runtime when a task runs."""
 
-    @app.task(name=NODE_TASK, bind=True, **DELIVERY)  # type: ignore[untyped-decorator]
+    @app.task(name=NODE_TASK, bind=True, **DELIVERY)
     def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int) -> None:
         """One attempt of one node."""
         here = runtime()
@@ -44,7 +44,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         )
         _count_once(applied)
 
-    @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)  # type: ignore[untyped-decorator]
+    @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
     def barrier(self: Any, run_id: str, graph: str, group: str) -> None:
         """A chord's body: the end of a group's superstep."""
         here = runtime()

@@ -8,9 +8,7 @@ from typing import Self
 
 from graflow_celery.core.graph import Node, TaskGraph
 
-_current: contextvars.ContextVar[WorkflowDefinition | None] = contextvars.ContextVar(
-    "current_workflow", default=None
-)
+_current: contextvars.ContextVar[WorkflowDefinition | None] = contextvars.ContextVar("current_workflow", default=None)
 
 
 class WorkflowDefinition:

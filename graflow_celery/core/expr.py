@@ -81,9 +81,7 @@ class SequentialTask(Executable):
         definition = current_definition()
         if definition is not None:
             for side in (first, then):
-                if not isinstance(side, SequentialTask) or not definition.graph.has_node(
-                    side.leftmost.task_id
-                ):
+                if not isinstance(side, SequentialTask) or not definition.graph.has_node(side.leftmost.task_id):
                     side.register(definition.graph)
             definition.graph.add_edge(first.rightmost.task_id, then.leftmost.task_id)
         return chained

@@ -115,9 +115,7 @@ class TaskGraph:
 
     def is_loose_template(self, task_id: str) -> bool:
         """A task that bound copies were made of and that is itself wired to nothing."""
-        return (
-            task_id in self._templates and not self._successors[task_id] and not self._predecessors[task_id]
-        )
+        return task_id in self._templates and not self._successors[task_id] and not self._predecessors[task_id]
 
     def get_start_nodes(self) -> list[str]:
         """Nodes outside of groups that nothing comes before, in the order of registration."""
@@ -125,9 +123,7 @@ class TaskGraph:
         return [
             node_id
             for node_id in self._nodes
-            if node_id not in inside
-            and not self._predecessors[node_id]
-            and not self.is_loose_template(node_id)
+            if node_id not in inside and not self._predecessors[node_id] and not self.is_loose_template(node_id)
         ]
 
     def members(self) -> Iterator[str]:
@@ -138,9 +134,7 @@ class TaskGraph:
     def detect_cycles(self) -> list[list[str]]:
         """One cycle as a list of ids, in a list; an empty list if there is none."""
         try:
-            TopologicalSorter(
-                {node: tuple(sources) for node, sources in self._predecessors.items()}
-            ).prepare()
+            TopologicalSorter({node: tuple(sources) for node, sources in self._predecessors.items()}).prepare()
         except CycleError as error:
             return [list(error.args[1])]
         return []
@@ -161,9 +155,7 @@ class TaskGraph:
         if start is not None:
             self.get_node(start)
             if start in set(self.members()):
-                raise GraphCompilationError(
-                    f"start_node='{start}' is inside of a parallel group; name the group."
-                )
+                raise GraphCompilationError(f"start_node='{start}' is inside of a parallel group; name the group.")
             return start
         starts = self.get_start_nodes()
         if len(starts) == 1:
@@ -171,9 +163,7 @@ class TaskGraph:
         if not self._nodes:
             raise GraphCompilationError("The workflow has no tasks. Write some inside its `with` block.")
         if not starts:
-            raise GraphCompilationError(
-                "Every node has a predecessor. Say where to begin: execute(start_node=...)."
-            )
+            raise GraphCompilationError("Every node has a predecessor. Say where to begin: execute(start_node=...).")
         raise GraphCompilationError(
             f"The workflow has {len(starts)} start nodes ({', '.join(starts[:8])}). Say which one begins: "
             f"execute(start_node=...), or put them side by side: ({' | '.join(starts[:3])})."
@@ -182,8 +172,6 @@ class TaskGraph:
     def __str__(self) -> str:
         lines = [f"{source} >> {target}" for source, target in self.edges]
         lines += [
-            f"{node_id} = ({' | '.join(node.member_ids)})"
-            for node_id, node in self._nodes.items()
-            if node.member_ids
+            f"{node_id} = ({' | '.join(node.member_ids)})" for node_id, node in self._nodes.items() if node.member_ids
         ]
         return "\n".join(lines or self._nodes)

@@ -74,9 +74,7 @@ def _scopes(graph: TaskGraph) -> _Scopes:
         for member in group.tasks:
             for step in _steps(member):
                 if step.task_id in seen:
-                    raise GraphCompilationError(
-                        f"Task '{step.task_id}' is twice in parallel group '{group_id}'."
-                    )
+                    raise GraphCompilationError(f"Task '{step.task_id}' is twice in parallel group '{group_id}'.")
                 seen.add(step.task_id)
                 other = scopes.group_of.setdefault(step.task_id, group_id)
                 if other != group_id:
@@ -127,9 +125,7 @@ def _check_cycles(graph: TaskGraph, reachable: Iterable[str]) -> None:
         TopologicalSorter({node: graph.predecessors(node) for node in reachable}).prepare()
     except CycleError as error:
         cycle = " >> ".join(error.args[1])
-        raise GraphCompilationError(
-            f"The workflow has a cycle: {cycle}. Take one of these edges out."
-        ) from None
+        raise GraphCompilationError(f"The workflow has a cycle: {cycle}. Take one of these edges out.") from None
 
 
 def _weight(scopes: _Scopes, node_id: str) -> int:

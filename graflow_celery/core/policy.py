@@ -32,9 +32,7 @@ class StrictGroupPolicy:
 
     def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
         failed = sum(not outcome.succeeded for outcome in outcomes)
-        return (
-            f"{failed} of {len(outcomes)} members failed, and policy 'strict' allows none" if failed else None
-        )
+        return f"{failed} of {len(outcomes)} members failed, and policy 'strict' allows none" if failed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,7 @@ class CriticalGroupPolicy:
 
     def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
         critical = set(self.critical_task_ids)
-        failed = sorted(
-            outcome.member for outcome in outcomes if outcome.member in critical and not outcome.succeeded
-        )
+        failed = sorted(outcome.member for outcome in outcomes if outcome.member in critical and not outcome.succeeded)
         return f"critical members failed: {', '.join(failed)}" if failed else None
 
 

@@ -49,9 +49,7 @@ class Scheduler:
             case NodeFailed(node, attempt, reason, retryable):
                 return self._failed(plan, self._task(plan, node), attempt, reason, retryable)
             case NodeSkipped(node):
-                return self._ended(
-                    plan, plan[node], 0, NodeState.SKIPPED, consumes=1, acknowledges=SkipNode(node)
-                )
+                return self._ended(plan, plan[node], 0, NodeState.SKIPPED, consumes=1, acknowledges=SkipNode(node))
             case BarrierReached(group, shortfall):
                 return self._barrier(plan, plan[group], shortfall)
             case CancelRequested() | RunAborted():
@@ -81,9 +79,7 @@ class Scheduler:
         if not spec.is_group:
             raise RunStateError(f"Node '{spec.id}' is a task: no barrier belongs to it.")
         state = NodeState.SUCCEEDED if shortfall is None else NodeState.FAILED
-        return self._ended(
-            plan, spec, 0, state, consumes=1, reason=shortfall or "", acknowledges=CloseBarrier(spec.id)
-        )
+        return self._ended(plan, spec, 0, state, consumes=1, reason=shortfall or "", acknowledges=CloseBarrier(spec.id))
 
     def _ended(
         self,
@@ -142,7 +138,5 @@ class Scheduler:
     def _task(self, plan: Plan, node: str) -> NodeSpec:
         spec = plan[node]
         if spec.is_group:
-            raise RunStateError(
-                f"Node '{node}' is a group: it ends at its barrier, not with an outcome of its own."
-            )
+            raise RunStateError(f"Node '{node}' is a group: it ends at its barrier, not with an outcome of its own.")
         return spec

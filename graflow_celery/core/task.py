@@ -117,9 +117,8 @@ class TaskWrapper(Task):
         known = {parameter.name for parameter in self.parameters}
         for name in bound:
             if name not in known:
-                raise TypeError(
-                    f"Task '{self.task_id}': its function has no parameter '{name}'; it has: {', '.join(sorted(known)) or 'none'}."
-                )
+                names = ", ".join(sorted(known)) or "none"
+                raise TypeError(f"Task '{self.task_id}': its function has no parameter '{name}'; it has: {names}.")
 
     def __graflow_fingerprint__(self) -> object:
         return self.func

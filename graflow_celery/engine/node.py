@@ -100,7 +100,7 @@ def run_attempt(
     injected = (TaskExecutionContext(context, attempt.node, attempt.number),) if code.inject_context else ()
     try:
         value = code.func(*injected, **arguments)
-    except Exception as error:  # boundary: user code may raise anything
+    except Exception as error:  # noqa: BLE001 - boundary: user code may raise anything
         return failed(error)
     outcome = Outcome(value=value, worker=attempt.worker, duration=clock() - began)
     try:

@@ -51,7 +51,9 @@ class RedisChannel:
     def atomic_add(self, key: str, amount: int | float = 1) -> int | float:
         """Exact for integers up to 2**53. Raises TypeError if the key holds no number, or ``amount`` is none."""
         if not is_number(amount):
-            raise TypeError(f"Channel key '{key}': atomic_add takes a finite number up to {LARGEST_INTEGER}, not {amount!r}.")
+            raise TypeError(
+                f"Channel key '{key}': atomic_add takes a finite number up to {LARGEST_INTEGER}, not {amount!r}."
+            )
         total = self._change("add", key, repr(amount).encode(), "a number").decode()
         return float(total) if any(sign in total for sign in ".en") else int(total)
 

@@ -60,7 +60,9 @@ def reported(url: str) -> Iterator[None]:
 
 def check(url: str) -> None:
     """Raises StoreUnavailableError, without retrying for long, unless a server answers at ``url``."""
-    probe = redis.Redis.from_url(url, socket_connect_timeout=2.0, socket_timeout=2.0, retry=Retry(ExponentialBackoff(), 1))
+    probe = redis.Redis.from_url(
+        url, socket_connect_timeout=2.0, socket_timeout=2.0, retry=Retry(ExponentialBackoff(), 1)
+    )
     with reported(url):
         try:
             probe.ping()

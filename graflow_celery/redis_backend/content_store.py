@@ -1,4 +1,4 @@
-"""Content by its hash: graphs, functions, large values. Uploaded if absent, kept in a bounded cache where it is read."""
+"""Content by its hash: graphs, functions, large values. Uploaded if absent, cached where it is read."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """XREAD's entries for the only stream asked for, in RESP2's form or RESP3's."""
     if not reply:
         return []
-    streams = list(reply.values())[0] if isinstance(reply, dict) else reply[0][1]
+    streams = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
     if streams and isinstance(streams[0], list) and not isinstance(streams[0][0], bytes):
         streams = streams[0]
     return list(streams)

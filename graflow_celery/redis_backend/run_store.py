@@ -42,9 +42,7 @@ class NodeReport:
 class RedisRunStore:
     """See :class:`graflow_celery.ports.RunStore`."""
 
-    def __init__(
-        self, client: Client, scripts: Scripts, keys: Keys, values: ValueStore, lifetimes: Lifetimes
-    ) -> None:
+    def __init__(self, client: Client, scripts: Scripts, keys: Keys, values: ValueStore, lifetimes: Lifetimes) -> None:
         self._client = client
         self._scripts = scripts
         self._keys = keys
@@ -94,7 +92,7 @@ class RedisRunStore:
         create: Mapping[str, str | int] | None = None,
     ) -> Applied:
         known = {
-            emission.command: emission
+            (emission.command, emission.expected): emission
             for emission in (
                 *transition.emissions,
                 *(either for arrival in transition.arrivals for either in (arrival.then, arrival.otherwise)),
@@ -113,8 +111,9 @@ class RedisRunStore:
         if status.is_terminal:
             self._client.zrem(self._keys.active, run.id)
             return Applied((), status, transition.is_final)
-        commands = [from_text(item.decode()) for item in reply[2::2]]
-        return Applied(tuple(known[command] for command in commands), status, transition.is_final)
+        queued = zip(reply[2::2], reply[3::2], strict=True)
+        emissions = tuple(known[from_text(text.decode()), bool(expected)] for text, expected in queued)
+        return Applied(emissions, status, transition.is_final)
 
     def outcomes(self, run: RunRef, nodes: Sequence[str]) -> list[NodeOutcome]:
         reports = self.reports(run, nodes)

@@ -91,7 +91,7 @@ for _, arrival in ipairs(t.arrivals) do
 end
 
 local reply = { 1, status }
-local outstanding = -t.consumes
+local outstanding = 0 - t.consumes -- not -0, which HINCRBY refuses
 for _, emission in ipairs(emissions) do
   outstanding = outstanding + emission[2]
   redis.call('ZADD', outbox, now + grace, emission[1])

@@ -104,7 +104,7 @@ def test_a_task_that_is_in_two_groups_is_refused() -> None:
 
 
 def test_one_id_for_two_tasks_is_refused_and_named() -> None:
-    with pytest.raises(DuplicateTaskError, match="'twin' is used by two different tasks"), WorkflowDefinition("w"):
+    with pytest.raises(DuplicateTaskError, match=r"'twin' is used by two different tasks"), WorkflowDefinition("w"):
         new("twin") >> new("twin")
 
 
@@ -124,7 +124,7 @@ def test_a_cycle_is_refused_and_shown() -> None:
 def test_an_unknown_start_node_is_refused_with_the_known_ones() -> None:
     with WorkflowDefinition("w") as wf:
         new("a") >> new("b")
-    with pytest.raises(UnknownNodeError, match="no node 'x'. Its nodes are: a, b"):
+    with pytest.raises(UnknownNodeError, match=r"no node 'x'. Its nodes are: a, b"):
         lower(wf.graph, "w", "x")
 
 

@@ -1,0 +1,60 @@
+"""Pickle by cloudpickle, with what it gets wrong or cannot do put right."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+
+from graflow_celery.codec.location import (
+    is_cached_function,
+    is_importable,
+    locate_in_process,
+    register_by_value,
+)
+
+PROTOCOL = 5
+
+
+def dump(value: object) -> bytes:
+    """``value`` as a pickle of protocol 5; what ``__main__`` and by-value modules define goes in whole.
+
+    Raises whatever the value's own ``__reduce__`` and ``__getstate__`` raise: callers name the value.
+    """
+    if "__mp_main__" in sys.modules:  # the main module in a spawned process: no other process has it
+        register_by_value("__mp_main__")
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=PROTOCOL).dump(value)
+    return buffer.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    def reducer_override(self, obj: Any) -> Any:
+        location = locate_in_process(obj)
+        if location is not None:
+            return _named, (location.module, location.qualname)
+        if is_cached_function(obj) and not is_importable(obj):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        if type(obj) is functools.cached_property:
+            return _cached_property, (obj.func, obj.attrname)
+        return super().reducer_override(obj)
+
+
+def _named(module: str, name: str) -> object:
+    return getattr(importlib.import_module(module), name)
+
+
+def _cached(func: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    made: Callable[..., Any] = functools.lru_cache(**parameters)(func)
+    return made
+
+
+def _cached_property(func: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:
+    made = functools.cached_property(func)
+    made.attrname = name
+    return made

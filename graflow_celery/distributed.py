@@ -23,9 +23,11 @@ from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.errors import (
     GraflowError,
     GraflowWorkflowCanceledError,
+    GraphCompilationError,
     NoWorkerError,
     RunFailedError,
     RunTimeoutError,
+    SerializationError,
     StoreUnavailableError,
 )
 from graflow_celery.ports import EventRecord, RunRef
@@ -146,10 +148,10 @@ class Run:
             RunTimeoutError: it has not ended after ``timeout`` seconds; it goes on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        for record in self._watch():
+        for record in self._watch(deadline=deadline):
             if record is not None and progress is not None:
                 progress(record)
-            if deadline is not None and time.monotonic() > deadline and not _is_end(record):
+            if deadline is not None and time.monotonic() >= deadline and not _is_end(record):
                 raise RunTimeoutError(self.id, timeout or 0.0)
         return self.status
 
@@ -202,8 +204,8 @@ class Run:
             if record is not None:
                 yield record
 
-    def _watch(self, reader: EventReader | None = None) -> Iterator[EventRecord | None]:
-        """The run's events until its end, and None after each second in which nothing happened."""
+    def _watch(self, reader: EventReader | None = None, deadline: float | None = None) -> Iterator[EventRecord | None]:
+        """The run's events until its end, and None after each second, or at the deadline, if nothing happened."""
         settings = self._runtime.settings
         reader = reader or EventReader(
             connect(settings.redis_url, block=IDLE_SLICE), self._runtime.keys.run(self.id).events
@@ -211,13 +213,14 @@ class Run:
         missing: list[str] = []
         idle = 0.0
         while True:
+            patience = IDLE_SLICE if deadline is None else min(IDLE_SLICE, max(0.0, deadline - time.monotonic()))
             with reported(settings.redis_url):
-                records = reader.read(IDLE_SLICE)
+                records = reader.read(patience)
             for record in records:
                 yield record
                 if _is_end(record):
                     return
-            idle = 0.0 if records else idle + IDLE_SLICE
+            idle = 0.0 if records else idle + patience
             if records:
                 continue
             yield None
@@ -242,9 +245,12 @@ def submit(
     runtime = client_runtime(settings)
     _check_workers(runtime, plan, require_workers)
     tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), TaskWrapper)}
-    packed = pack_graph(plan, tasks, runtime.codec)
-    absent = runtime.content.absent(list(packed.blobs))
-    blobs = {name: packed.blobs[name]() for name in absent}
+    try:
+        packed = pack_graph(plan, tasks, runtime.codec)
+        absent = runtime.content.absent(list(packed.blobs))
+        blobs = {name: packed.blobs[name]() for name in absent}
+    except SerializationError as error:
+        raise GraphCompilationError(str(error)) from error
     run = Run(runtime, RunRef(run_id or new_run_id(), packed.hash))
     run.uploaded_bytes = sum(len(blob) for blob in blobs.values())
     run.uploaded_blobs = runtime.content.put(blobs) if blobs else 0

@@ -17,7 +17,8 @@
     └── GraflowRuntimeError             a run, or one node of it, failed                exit 1
         ├── TaskError
         │   ├── ParameterError          a parameter has no value
-        │   └── CodeNotFoundError       a worker cannot import the task's module
+        │   ├── CodeNotFoundError       a worker cannot import the task's module
+        │   └── WorkerLostError         the workers that ran the task died
         ├── SerializationError          a value or function cannot be sent
         ├── BlobMissingError            content left the store while a run needed it
         ├── BlobRejectedError           content fails a check before it is decoded
@@ -214,6 +215,10 @@ class SerializationError(GraflowRuntimeError):
 
     def __str__(self) -> str:
         return f"{self.what[:1].upper()}{self.what[1:]}: {self.detail}"
+
+
+class WorkerLostError(TaskError):
+    """The task was given up because the processes that ran it died. The usual cause is the kernel's OOM killer."""
 
 
 class BlobMissingError(GraflowRuntimeError):

@@ -15,13 +15,13 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.engine.context import ExecutionContext
-from graflow_celery.engine.node import Attempt, NodeCode, run_attempt
+from graflow_celery.engine.node import NodeCode, run_attempt
 from graflow_celery.engine.runner import Engine
 from graflow_celery.errors import GraflowWorkflowCanceledError, RunFailedError, RunTimeoutError
 from graflow_celery.memory_backend.channel import MemoryChannel
 from graflow_celery.memory_backend.executor import ThreadExecutor
 from graflow_celery.memory_backend.run_store import MemoryRunStore
-from graflow_celery.ports import EventRecord, RunRef
+from graflow_celery.ports import Attempt, EventRecord, RunRef
 
 Observer = Callable[[EventRecord], None]
 
@@ -77,7 +77,13 @@ class LocalRun:
         return self._result()
 
     def run_attempt(self, run: RunRef, plan: Plan, node: str, attempt: int) -> None:
-        run_attempt(self._engine, self.channel, Attempt(run, plan, node, attempt, "local"), lambda: self._code(node))
+        run_attempt(
+            self._engine,
+            self.channel,
+            Attempt(run, plan, node, attempt, "local"),
+            lambda: self._code(node),
+            max_losses=0,
+        )
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> None:
         self._engine.close_barrier(run, plan, group)

@@ -46,15 +46,31 @@ class NodeOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Leave to run an attempt, with the values that the store has for the names that were asked for."""
+    """Leave to run an attempt, with the values that the store has for the names that were asked for.
+
+    ``losses`` says how often the attempt lost its process before.
+    """
 
     values: Mapping[str, Any] = field(default_factory=dict)
+    losses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to run: where it runs, and whether the broker delivered its message again."""
+
+    run: RunRef
+    plan: Plan
+    node: str
+    number: int
+    worker: str
+    redelivered: bool = False
 
 
 class RunStore(Protocol):
     """The truth about runs. Each method is atomic."""
 
-    def begin(self, run: RunRef, node: str, attempt: int, worker: str, names: Sequence[str]) -> Begun | None:
+    def begin(self, attempt: Attempt, names: Sequence[str]) -> Begun | None:
         """Leave to run an attempt, or None: it is stale. ``names`` are looked up in results, then in the channel."""
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:

@@ -12,6 +12,7 @@ from graflow_celery.core.commands import Command
 from graflow_celery.core.plan import Plan
 from graflow_celery.errors import ConfigError, StoreUnavailableError
 from graflow_celery.ports import RunRef
+from graflow_celery.redis_backend.client import reported
 from graflow_celery.settings import mask_url
 
 #: The options that describe the task rather than its delivery.
@@ -54,8 +55,10 @@ class CeleryExecutor:
         self._acknowledge(run, commands)
 
     def _announce(self, chords: Sequence[Chord]) -> None:
+        url = self._app.conf.result_backend
         for chord in chords:
-            self._app.backend.set_chord_size(chord.group_id, chord.size)
+            with reported(url):
+                self._app.backend.set_chord_size(chord.group_id, chord.size)
 
     def _publish(self, messages: Sequence[Message]) -> None:
         amqp = self._app.amqp

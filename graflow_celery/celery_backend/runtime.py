@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +15,12 @@ from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.codec.callables import decode_callable
 from graflow_celery.codec.manifest import CodeReference, LoadedGraph, load_graph
 from graflow_celery.codec.values import ValueCodec
+from graflow_celery.core.commands import Command
 from graflow_celery.engine.node import NodeCode
 from graflow_celery.engine.runner import Engine
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
-from graflow_celery.redis_backend.client import Scripts, connect
+from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.content_store import ContentStore
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
@@ -47,7 +49,7 @@ class Runtime:
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace)
         self.store = RedisRunStore(self.client, self.scripts, self.keys, self.values, lifetimes)
         self.liveness = Liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
-        self.engine = Engine(self.store, CeleryExecutor(app, self.store.acknowledge))
+        self.engine = Engine(self.store, CeleryExecutor(app, self._acknowledge))
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
         self._lock = threading.Lock()
@@ -56,6 +58,10 @@ class Runtime:
     def where(self) -> str:
         """How errors of this process name it."""
         return f"{os.uname().nodename}:{os.getpid()}"
+
+    def _acknowledge(self, run: RunRef, commands: Sequence[Command]) -> None:
+        with reported(self.settings.redis_url):
+            self.store.acknowledge(run, commands)
 
     def channel(self, run_id: str) -> RedisChannel:
         key = self.keys.run(run_id).channel

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import redis
 from celery import Celery
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.events import RunAborted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
-from graflow_celery.engine.node import Attempt, run_attempt
+from graflow_celery.engine.node import run_attempt
 from graflow_celery.errors import BlobMissingError, BlobRejectedError
-from graflow_celery.ports import RunRef
+from graflow_celery.ports import Attempt, RunRef
+
+logger = logging.getLogger(__name__)
 
 #: A message is acknowledged after the commit, and goes back to the queue if the process dies before.
 DELIVERY: dict[str, Any] = {
@@ -35,13 +40,16 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """One attempt of one node."""
         here = runtime()
         run = RunRef(run_id, graph)
-        plan = _plan(here, run)
-        applied = run_attempt(
-            here.engine,
-            here.channel(run_id),
-            Attempt(run, plan, node_id, attempt, self.request.hostname or here.where),
-            lambda: here.code(run, node_id),
-        )
+        with _given_back():
+            worker = self.request.hostname or here.where
+            redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
+            applied = run_attempt(
+                here.engine,
+                here.channel(run_id),
+                Attempt(run, _plan(here, run), node_id, attempt, worker, redelivered),
+                lambda: here.code(run, node_id),
+                max_losses=here.settings.max_losses,
+            )
         _count_once(applied)
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
@@ -49,8 +57,19 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """A chord's body: the end of a group's superstep."""
         here = runtime()
         run = RunRef(run_id, graph)
-        applied = here.engine.close_barrier(run, _plan(here, run), group)
+        with _given_back():
+            applied = here.engine.close_barrier(run, _plan(here, run), group)
         _count_once(applied)
+
+
+@contextmanager
+def _given_back() -> Iterator[None]:
+    """Gives a message back to the broker when the store does not answer: the attempt did not end, nor must it count."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        logger.warning("the store does not answer, so the message goes back to the queue: %s", error)
+        raise Reject(error, requeue=True) from error
 
 
 def _plan(here: Runtime, run: RunRef) -> Plan:

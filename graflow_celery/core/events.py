@@ -27,6 +27,19 @@ class NodeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeLost:
+    """The process that ran the attempt died, for the ``losses``-th time; the broker delivered its message again.
+
+    ``max_losses`` is the setting's value, for nodes that have none of their own.
+    """
+
+    node: str
+    attempt: int
+    losses: int
+    max_losses: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSkipped:
     """Every predecessor of the node ended without reaching it, so it will never run (dead-path elimination)."""
 
@@ -53,4 +66,4 @@ class RunAborted:
     reason: str
 
 
-Event = RunStarted | NodeSucceeded | NodeFailed | NodeSkipped | BarrierReached | CancelRequested | RunAborted
+Event = RunStarted | NodeSucceeded | NodeFailed | NodeLost | NodeSkipped | BarrierReached | CancelRequested | RunAborted

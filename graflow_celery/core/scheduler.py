@@ -18,6 +18,7 @@ from graflow_celery.core.events import (
     CancelRequested,
     Event,
     NodeFailed,
+    NodeLost,
     NodeSkipped,
     NodeSucceeded,
     RunAborted,
@@ -48,6 +49,8 @@ class Scheduler:
                 return self._ended(plan, spec, attempt, NodeState.SUCCEEDED, consumes=1)
             case NodeFailed(node, attempt, reason, retryable):
                 return self._failed(plan, self._task(plan, node), attempt, reason, retryable)
+            case NodeLost(node, attempt, losses, max_losses):
+                return self._lost(plan, self._task(plan, node), attempt, losses, max_losses)
             case NodeSkipped(node):
                 return self._ended(plan, plan[node], 0, NodeState.SKIPPED, consumes=1, acknowledges=SkipNode(node))
             case BarrierReached(group, shortfall):
@@ -74,6 +77,14 @@ class Scheduler:
                 reason=reason,
             )
         return self._ended(plan, spec, attempt, NodeState.FAILED, consumes=1, reason=reason)
+
+    def _lost(self, plan: Plan, spec: NodeSpec, attempt: int, losses: int, max_losses: int) -> Transition:
+        """The attempt goes on where its message was delivered again, until the node may lose no more workers."""
+        allowed = 0 if spec.options.on_worker_loss == "fail" else spec.options.max_losses or max_losses
+        reason = lost_reason(losses)
+        if losses > allowed:
+            return self._ended(plan, spec, attempt, NodeState.FAILED, consumes=1, reason=reason)
+        return Transition("node_lost", node=spec.id, attempt=attempt, reason=reason)
 
     def _barrier(self, plan: Plan, spec: NodeSpec, shortfall: str | None) -> Transition:
         if not spec.is_group:
@@ -140,3 +151,9 @@ class Scheduler:
         if spec.is_group:
             raise RunStateError(f"Node '{node}' is a group: it ends at its barrier, not with an outcome of its own.")
         return spec
+
+
+def lost_reason(losses: int) -> str:
+    """How a loss reads in events and errors."""
+    times = "its worker process died" if losses == 1 else f"its worker process died {losses} times"
+    return f"{times} while it ran (out of memory?)"

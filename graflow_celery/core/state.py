@@ -1,7 +1,7 @@
 """A run's state and the one function that changes it.
 
-The Scheduler turns an event into a :class:`Transition` from the plan alone; :meth:`RunState.apply` is the small, generic
-counting machine that carries a transition out: check the fence, set the node's state, count arrivals at joins and
+The Scheduler turns an event into a :class:`Transition` from the plan alone; :meth:`RunState.apply` is the small,
+generic counting machine that carries a transition out: check the fence, set the node's state, count arrivals at joins and
 barriers, queue the commands of those that are complete, end the run when nothing is left to do. It knows no rule of
 workflows. `redis_backend/lua/commit.lua` is the same machine inside Redis; a property test holds the two together.
 """
@@ -56,10 +56,11 @@ ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """What is known of a node: its state and its current attempt, counted from 1."""
+    """What is known of a node: its state, its current attempt, counted from 1, and how often that lost its process."""
 
     state: NodeState
     attempt: int
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +152,21 @@ class RunState:
     last_node: str | None = None
     failed_node: str | None = None
 
-    def begin(self, node: str, attempt: int) -> bool:
-        """Marks an attempt as running; False if it is not the current one, has ended, or the run has."""
+    def begin(self, node: str, attempt: int, redelivered: bool = False) -> int | None:
+        """Marks an attempt as running and returns how often it was lost before.
+
+        None if it is not the current one, has ended, or the run has; also if it runs already, unless its message was
+        redelivered, which the broker does when the process that held it has died.
+        """
         if self.status.is_terminal or not self._is_current(node, attempt):
-            return False
-        self.nodes[node] = NodeRecord(NodeState.RUNNING, attempt)
-        return True
+            return None
+        record = self.nodes.get(node)
+        runs_already = record is not None and record.state is NodeState.RUNNING
+        if runs_already and not redelivered:
+            return None
+        losses = record.losses + 1 if record is not None and runs_already else 0
+        self.nodes[node] = NodeRecord(NodeState.RUNNING, attempt, losses)
+        return losses
 
     def apply(self, transition: Transition) -> Applied:
         if self.status.is_terminal:

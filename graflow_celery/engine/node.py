@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graflow_celery.core.events import NodeFailed, NodeSucceeded
+from graflow_celery.core.events import NodeFailed, NodeLost, NodeSucceeded
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.scheduler import lost_reason
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.engine.context import ExecutionContext, TaskExecutionContext, group_result
@@ -20,8 +21,9 @@ from graflow_celery.errors import (
     CodeNotFoundError,
     ParameterError,
     SerializationError,
+    WorkerLostError,
 )
-from graflow_celery.ports import Channel, Outcome, RunRef
+from graflow_celery.ports import Attempt, Channel, Outcome
 
 _UNRETRYABLE = (SerializationError, ParameterError, CodeNotFoundError)
 _NODE_ERRORS = (*_UNRETRYABLE, BlobMissingError, BlobRejectedError)
@@ -57,27 +59,22 @@ class NodeCode:
         return tuple(parameter.name for parameter in self.parameters if parameter.name not in self.bound)
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt to run, and who runs it."""
-
-    run: RunRef
-    plan: Plan
-    node: str
-    number: int
-    worker: str
-
-
 def run_attempt(
     engine: Engine,
     channel: Channel,
     attempt: Attempt,
     load: Callable[[], NodeCode],
+    *,
+    max_losses: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Applied:
     """Runs an attempt and delivers what came of it; the answer is stale if it counts for nothing.
 
-    ``load`` brings the node's code: its errors are errors of the node.
+    Args:
+        channel: the run's channel.
+        load: brings the node's code; its errors are errors of the node.
+        max_losses: how many processes a node may lose that does not say so itself.
+        clock: measures the duration.
     """
     began = clock()
 
@@ -90,9 +87,13 @@ def run_attempt(
     try:
         code = load()
         names = [name for name in code.wanted() if not _is_group(attempt.plan, name)]
-        begun = engine.store.begin(attempt.run, attempt.node, attempt.number, attempt.worker, names)
+        begun = engine.store.begin(attempt, names)
         if begun is None:
             return STALE
+        if begun.losses:
+            applied = _report_loss(engine, attempt, begun.losses, max_losses)
+            if applied.ended_node or applied.stale:
+                return applied
         arguments = _arguments(engine, attempt, code, begun.values)
     except _NODE_ERRORS as error:
         return failed(error)
@@ -107,6 +108,12 @@ def run_attempt(
         return engine.deliver(attempt.run, attempt.plan, NodeSucceeded(attempt.node, attempt.number), outcome)
     except SerializationError as error:
         return failed(error)
+
+
+def _report_loss(engine: Engine, attempt: Attempt, losses: int, max_losses: int) -> Applied:
+    error = WorkerLostError(attempt.node, f"{lost_reason(losses)}. Give it more memory, or allow more: max_losses=...")
+    event = NodeLost(attempt.node, attempt.number, losses, max_losses)
+    return engine.deliver(attempt.run, attempt.plan, event, Outcome(error=error, worker=attempt.worker))
 
 
 def _is_group(plan: Plan, name: str) -> bool:

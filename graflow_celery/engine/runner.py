@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 from graflow_celery.core.commands import CloseBarrier, Command, SkipNode
@@ -10,8 +11,10 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import MemberOutcome
 from graflow_celery.core.scheduler import Scheduler
 from graflow_celery.core.state import Applied, NodeState
-from graflow_celery.errors import ParallelGroupError
+from graflow_celery.errors import ParallelGroupError, UnavailableError
 from graflow_celery.ports import Executor, Outcome, RunRef, RunStore
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -25,11 +28,16 @@ class Engine:
     def deliver(self, run: RunRef, plan: Plan, event: Event, outcome: Outcome | None = None) -> Applied:
         """One event: decide, commit, and carry out what follows from it. Returns what the commit of it answered.
 
+        What is committed counts. If its commands cannot be sent, they stay in the outbox, and the monitor sends them.
+
         Raises:
             SerializationError: the outcome cannot be stored; nothing was changed.
         """
         applied = self.store.commit(run, self.scheduler.decide(plan, event), outcome)
-        self.carry_out(run, plan, self._due(applied))
+        try:
+            self.carry_out(run, plan, self._due(applied))
+        except UnavailableError as error:
+            logger.warning("run %s: committed, but what follows could not be sent; it will be: %s", run.id, error)
         return applied
 
     def end(self, run: RunRef, event: CancelRequested | RunAborted) -> Applied:
@@ -37,7 +45,11 @@ class Engine:
         return self.store.commit(run, self.scheduler.end(event))
 
     def carry_out(self, run: RunRef, plan: Plan, commands: list[Command]) -> None:
-        """Carries commands out: skips here, one after the other however many follow; the rest by the executor."""
+        """Carries commands out: skips here, one after the other however many follow; the rest by the executor.
+
+        Raises:
+            UnavailableError: they could not be sent; they stay in the outbox.
+        """
         pending = deque(commands)
         outgoing: list[Command] = []
         while pending:

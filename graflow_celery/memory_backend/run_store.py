@@ -9,7 +9,7 @@ from typing import Any
 from graflow_celery.core.commands import Command, DispatchNode, OpenGroup
 from graflow_celery.core.state import Applied, NodeState, RunState, RunStatus, Transition
 from graflow_celery.memory_backend.channel import MemoryChannel
-from graflow_celery.ports import Begun, Clock, EventRecord, NodeOutcome, Outcome, RunRef
+from graflow_celery.ports import Attempt, Begun, Clock, EventRecord, NodeOutcome, Outcome, RunRef
 
 
 class MemoryRunStore:
@@ -34,16 +34,17 @@ class MemoryRunStore:
         self._observer = observer
         self._lock = threading.RLock()
 
-    def begin(self, run: RunRef, node: str, attempt: int, worker: str, names: Sequence[str]) -> Begun | None:
+    def begin(self, attempt: Attempt, names: Sequence[str]) -> Begun | None:
         with self._lock:
-            if not self.state.begin(node, attempt):
+            losses = self.state.begin(attempt.node, attempt.number, attempt.redelivered)
+            if losses is None:
                 return None
-            self._record(event="node_started", node=node, attempt=attempt, worker=worker)
+            self._record(event="node_started", node=attempt.node, attempt=attempt.number, worker=attempt.worker)
             values = {name: self._results[name] for name in names if name in self._results}
             for name in names:
                 if name not in values and self._channel.exists(name):
                     values[name] = self._channel.get(name)
-            return Begun(values)
+            return Begun(values, losses)
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         with self._lock:

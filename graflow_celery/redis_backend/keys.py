@@ -5,7 +5,7 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | key                         | type   | lives                                                                    |
 | --------------------------- | ------ | ------------------------------------------------------------------------ |
 | P:{run}:meta                | hash   | run_ttl after the last event; result_ttl after the end. So do the next    |
-| P:{run}:nodes               | hash   | node -> "state|attempt|worker|started ms|duration ms"                     |
+| P:{run}:nodes               | hash   | node -> "state|attempt|worker|started ms|duration ms|losses"              |
 | P:{run}:joins               | hash   | "key" -> arrived, "key\\0" -> live arrivals; deleted at the end            |
 | P:{run}:outbox              | zset   | command -> ms at which it is due; deleted at the end                      |
 | P:{run}:events              | stream | trimmed to some 100,000                                                   |

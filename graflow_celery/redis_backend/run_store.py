@@ -11,7 +11,7 @@ from graflow_celery.codec.exceptions import decode_exception, encode_exception
 from graflow_celery.core.commands import Command, DispatchNode, OpenGroup, from_text, to_text
 from graflow_celery.core.state import STALE, Applied, Emission, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunNotFoundError
-from graflow_celery.ports import Begun, NodeOutcome, Outcome, RunRef
+from graflow_celery.ports import Attempt, Begun, NodeOutcome, Outcome, RunRef
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.values import ValueStore
@@ -37,6 +37,7 @@ class NodeReport:
     worker: str
     started: float
     duration: float
+    losses: int
 
 
 class RedisRunStore:
@@ -61,17 +62,24 @@ class RedisRunStore:
                 pipe.execute()
         return applied
 
-    def begin(self, run: RunRef, node: str, attempt: int, worker: str, names: Sequence[str]) -> Begun | None:
-        keys = self._keys.run(run.id)
+    def begin(self, attempt: Attempt, names: Sequence[str]) -> Begun | None:
+        keys = self._keys.run(attempt.run.id)
         reply = self._scripts["begin"](
             keys=[keys.meta, keys.nodes, keys.events, keys.results, keys.channel],
-            args=[node, attempt, worker, self._lifetimes.run_ttl, *names],
+            args=[
+                attempt.node,
+                attempt.number,
+                attempt.worker,
+                int(attempt.redelivered),
+                self._lifetimes.run_ttl,
+                *names,
+            ],
             client=self._client,
         )
         if reply[0] == 0:
             return None
-        found = zip(names, reply[1:], strict=True)
-        return Begun({name: self._unpack(name, field) for name, field in found if field is not None})
+        found = zip(names, reply[2:], strict=True)
+        return Begun({name: self._unpack(name, field) for name, field in found if field is not None}, reply[1])
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         value = error = b""
@@ -222,8 +230,10 @@ def _emission(emission: Emission) -> list[Any]:
 def _report(field: bytes | None) -> NodeReport | None:
     if field is None:
         return None
-    state, attempt, worker, started, duration = field.decode().split("|")
-    return NodeReport(NodeState(state), int(attempt), worker, int(started or 0) / 1000, int(duration) / 1000)
+    state, attempt, worker, started, duration, losses = field.decode().split("|")
+    return NodeReport(
+        NodeState(state), int(attempt), worker, int(started or 0) / 1000, int(duration) / 1000, int(losses)
+    )
 
 
 def _error_text(field: bytes | None) -> str | None:

@@ -42,7 +42,7 @@ class Driver:
     def _carry_out(self, command: Command) -> None:
         match command:
             case DispatchNode(node, attempt):
-                if self.state.begin(node, attempt):
+                if self.state.begin(node, attempt) is not None:
                     self.ran.append(node)
                 self._deliver(self._outcome(node, attempt))
             case OpenGroup(group):

@@ -38,19 +38,23 @@ end
 
 if t.node then
   local present = redis.call('HGET', nodes, t.node)
-  local started = 0
+  local started, losses = 0, 0
   if present then
-    local state, attempt, since = string.match(present, '^(%a+)|(%d+)|[^|]*|(%d*)')
+    local state, attempt, since, lost = string.match(present, '^(%a+)|(%d+)|.*|(%d*)|%d*|(%d+)$')
     if final[state] or tonumber(attempt) ~= t.attempt then
       return { 0, status }
     end
-    started = since
+    started, losses = since, lost
   elseif t.attempt > 1 then
     return { 0, status }
   end
   if t.becomes then
     local attempt = t.next > 0 and t.next or t.attempt
-    redis.call('HSET', nodes, t.node, table.concat({ t.becomes, attempt, t.worker or '', started, t.duration or 0 }, '|'))
+    if t.next > 0 then
+      losses = 0
+    end
+    redis.call('HSET', nodes, t.node,
+      table.concat({ t.becomes, attempt, t.worker or '', started, t.duration or 0, losses }, '|'))
     if final[t.becomes] then
       redis.call('HINCRBY', meta, t.becomes, 1)
     end

@@ -11,6 +11,7 @@ from graflow_celery.core.events import (
     CancelRequested,
     Event,
     NodeFailed,
+    NodeLost,
     NodeSkipped,
     NodeSucceeded,
     RunAborted,
@@ -44,7 +45,7 @@ class Transcript:
         return [command for node in nodes for command in self.feed(NodeSucceeded(node, 1))]
 
 
-def tasks(names: str, **options: int) -> list[Executable]:
+def tasks(names: str, **options: object) -> list[Executable]:
     def body() -> None: ...
 
     return [task(name, **options)(body) for name in names]  # type: ignore[call-overload]
@@ -226,16 +227,45 @@ def test_a_run_can_be_ended_from_outside_and_begins_nothing_more(event: Event, s
     run.feed(RunStarted())
     run.feed(event)
     assert run.state.status is status
-    assert not run.state.begin("a", 1)
+    assert run.state.begin("a", 1) is None
     assert run.apply(NodeSucceeded("a", 1)).stale
 
 
 def test_begin_is_fenced_by_attempt() -> None:
     state = RunState(outstanding=1)
-    assert state.begin("a", 1)
-    assert state.begin("a", 1), "a redelivered message of the current attempt may run"
-    assert not state.begin("a", 2)
-    assert not state.begin("b", 2)
+    assert state.begin("a", 1) == 0
+    assert state.begin("a", 1) is None, "a message that was sent twice runs once"
+    assert state.begin("a", 1, redelivered=True) == 1
+    assert state.begin("a", 1, redelivered=True) == 2
+    assert state.begin("a", 2) is None
+    assert state.begin("b", 2) is None
+
+
+def test_an_attempt_that_lost_its_process_goes_on_until_it_lost_too_many() -> None:
+    (a,) = tasks("a")
+    with WorkflowDefinition("w") as wf:
+        wf.add(a)
+    run = Transcript(plan_of(wf))
+    run.feed(RunStarted())
+    run.state.begin("a", 1)
+    for losses in (1, 2, 3):
+        assert run.state.begin("a", 1, redelivered=True) == losses
+        applied = run.apply(NodeLost("a", 1, losses, max_losses=3))
+        assert not applied.ended_node
+        assert run.state.nodes["a"].state is NodeState.RUNNING
+    assert run.apply(NodeLost("a", 1, 4, max_losses=3)).ended_node
+    assert run.state.status is RunStatus.FAILED
+    assert "its worker process died 4 times" in run.state.reason
+
+
+def test_a_task_may_be_failed_by_its_first_loss() -> None:
+    (a,) = tasks("a", on_worker_loss="fail")
+    with WorkflowDefinition("w") as wf:
+        wf.add(a)
+    run = Transcript(plan_of(wf))
+    run.feed(RunStarted())
+    run.state.begin("a", 1)
+    assert run.apply(NodeLost("a", 1, 1, max_losses=3)).ended_node
 
 
 def test_events_that_do_not_fit_the_plan_are_refused_by_name() -> None:

@@ -1,8 +1,12 @@
-"""Drives a run's state machine through random orders of events, with duplicates and late comers mixed in."""
+"""Drives a run's state machine through random orders of events, with duplicates and late comers mixed in.
+
+Barriers are fired as on the workers: by a chord, which counts the members that ran, or directly where one was skipped.
+"""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, SkipNode
@@ -27,6 +31,11 @@ class Driver:
         self._observe = observe
         self._pending: list[Command] = []
         self._past: list[Event] = []
+        self._chords: Counter[str] = Counter()
+        self._before: dict[str, list[str]] = {node: [] for node in plan.nodes}
+        for spec in plan.nodes.values():
+            for successor in spec.successors:
+                self._before[successor].append(spec.id)
 
     def run(self) -> RunState:
         self._deliver(RunStarted())
@@ -44,6 +53,10 @@ class Driver:
             case DispatchNode(node, attempt):
                 if self.state.begin(node, attempt) is not None:
                     self.ran.append(node)
+                    records = [self.state.nodes.get(before) for before in self._before[node]]
+                    assert all(record is not None and record.state.is_final for record in records), (
+                        f"{node} ran before its predecessors had ended"
+                    )
                 self._deliver(self._outcome(node, attempt))
             case OpenGroup(group):
                 for entry in self.plan[group].entries:
@@ -70,4 +83,14 @@ class Driver:
         applied = self.state.apply(transition)
         self.state.check()
         self._observe(transition, applied, self.state)
-        self._pending += [emission.command for emission in applied.emissions]
+        self._pending += [emission.command for emission in applied.emissions if not emission.expected]
+        if applied.ended_node and transition.node is not None and transition.becomes is not NodeState.SKIPPED:
+            self._count_part(transition.node)
+
+    def _count_part(self, node: str) -> None:
+        spec = self.plan[node]
+        if spec.group is None or not spec.is_exit:
+            return
+        self._chords[spec.group] += 1
+        if self._chords[spec.group] == len(self.plan[spec.group].exits):
+            self._pending.append(CloseBarrier(spec.group))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -32,23 +32,37 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Where runs, content and channels live.")
-    broker_url: str = Field("", description="Celery's broker; the redis_url if empty.")
-    result_backend: str = Field("", description="Celery's result backend, which counts chords; the redis_url if empty.")
-    key_prefix: str = Field(
-        "graflow", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="First part of every key."
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where runs, content and channels live.")
+    broker_url: str = Field(default="", description="Celery's broker; the redis_url if empty.")
+    result_backend: str = Field(
+        default="", description="Celery's result backend, which counts chords; the redis_url if empty."
     )
-    queue: str = Field("celery", min_length=1, description="The queue of tasks that name none.")
-    heartbeat_interval: float = Field(1.0, gt=0, description="Seconds between two beats of a worker.")
-    heartbeat_timeout: float = Field(3.0, gt=0, description="Seconds without a beat after which a worker is missing.")
-    dispatch_grace: float = Field(2.0, gt=0, description="Seconds before an unsent command is sent by the monitor.")
-    max_losses: int = Field(3, ge=1, description="Workers that a task may lose before it counts as poison.")
-    result_ttl: int = Field(86_400, ge=60, description="Seconds for which an ended run stays readable.")
-    run_ttl: int = Field(2_592_000, ge=3600, description="Seconds without any event after which a run expires.")
-    value_threshold: int = Field(65_536, ge=256, description="Bytes over which a value goes to the content store.")
-    worker_cache_bytes: int = Field(67_108_864, ge=0, description="Bytes of content that a worker process keeps.")
-    serializers: tuple[SerializerName, ...] = Field(("json", "pickle"), description="Formats that values may take.")
-    secret_key: SecretStr | None = Field(None, description="Signs content; workers then refuse unsigned content.")
+    key_prefix: str = Field(
+        default="graflow", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="First part of every key."
+    )
+    queue: str = Field(default="celery", min_length=1, description="The queue of tasks that name none.")
+    heartbeat_interval: float = Field(default=1.0, gt=0, description="Seconds between two beats of a worker.")
+    heartbeat_timeout: float = Field(
+        default=3.0, gt=0, description="Seconds without a beat after which a worker is missing."
+    )
+    dispatch_grace: float = Field(
+        default=2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
+    )
+    max_losses: int = Field(default=3, ge=1, description="Workers that a task may lose before it counts as poison.")
+    result_ttl: int = Field(default=86_400, ge=60, description="Seconds for which an ended run stays readable.")
+    run_ttl: int = Field(default=2_592_000, ge=3600, description="Seconds without any event after which a run expires.")
+    value_threshold: int = Field(
+        default=65_536, ge=256, description="Bytes over which a value goes to the content store."
+    )
+    worker_cache_bytes: int = Field(
+        default=67_108_864, ge=0, description="Bytes of content that a worker process keeps."
+    )
+    serializers: tuple[SerializerName, ...] = Field(
+        default=("json", "pickle"), description="Formats that values may take."
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, description="Signs content; workers then refuse unsigned content."
+    )
 
     @field_validator("redis_url")
     @classmethod
@@ -132,7 +146,7 @@ def mask_url(url: str) -> str:
         for item in parts.query.split("&")
         if item
     )
-    return urlunsplit((parts.scheme, authority, parts.path, query, parts.fragment))
+    return f"{parts.scheme}://{authority}{parts.path}" + (f"?{query}" if query else "")
 
 
 def _problem(location: tuple[int | str, ...], text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -71,6 +71,14 @@ class Settings(BaseSettings):
         if urlsplit(value).scheme not in schemes:
             raise ValueError(f"needs a URL that starts with one of: {', '.join(s + '://' for s in schemes)}")
         return value.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+
+    @field_validator("heartbeat_timeout")
+    @classmethod
+    def _longer_than_a_beat(cls, value: float, info: ValidationInfo) -> float:
+        interval = info.data.get("heartbeat_interval", 0.0)
+        if value <= interval:
+            raise ValueError(f"must be longer than heartbeat_interval ({interval:g} s), or every worker seems missing")
+        return value
 
     @classmethod
     def settings_customise_sources(

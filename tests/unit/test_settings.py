@@ -42,6 +42,7 @@ def test_the_environment_beats_the_file_and_overrides_beat_both(
         ("redis_url", "http://nowhere"),
         ("heartbeat_interval", "0"),
         ("heartbeat_interval", "soon"),
+        ("heartbeat_timeout", "1.0"),
         ("max_losses", "0"),
         ("key_prefix", "a{b}"),
         ("serializers", '["xml"]'),

@@ -14,7 +14,7 @@ from typing import Any
 import graflow_celery.errors
 from graflow_celery.codec.canonical import Json
 from graflow_celery.codec.location import qualified_name
-from graflow_celery.codec.pickling import dump
+from graflow_celery.codec.pickling import dump, dump_exception
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.errors import BlobRejectedError, RemoteError, RemoteTraceback
 
@@ -130,13 +130,12 @@ def _carries_more(error: BaseException) -> bool:
 def _surviving_pickle(error: BaseException) -> bytes | None:
     """A pickle from which an equal-looking exception of the same type was rebuilt, or None.
 
-    First as the type itself wants it; then, as the constructors of many exceptions don't take their ``args``,
-    as type, arguments and attributes, for which no constructor is called.
+    First as the type itself wants it; then without its constructor.
     """
-    for form in (error, (type(error), error.args, getattr(error, "__dict__", {}))):
+    for dump_error in (dump, dump_exception):
         try:
-            payload = dump(form)
-            rebuilt = _rebuilt(pickle.loads(payload))
+            payload = dump_error(error)
+            rebuilt: object = pickle.loads(payload)
         except Exception:  # noqa: BLE001  boundary: constructors and __reduce__ are the user's
             continue
         if type(rebuilt) is type(error) and _message(rebuilt) == _message(error):
@@ -154,19 +153,10 @@ def _from_pickle(text: str, codec: ValueCodec | None) -> BaseException | None:
     except (binascii.Error, ValueError, BlobRejectedError):
         return None
     try:
-        return _rebuilt(pickle.loads(payload))
+        rebuilt = pickle.loads(payload)
     except Exception:  # noqa: BLE001  boundary: unpickling runs the user's code
         return None
-
-
-def _rebuilt(form: Any) -> BaseException:
-    if isinstance(form, BaseException):
-        return form
-    kind, arguments, attributes = form
-    error: BaseException = kind.__new__(kind, *arguments)
-    error.args = arguments
-    error.__dict__.update(attributes)
-    return error
+    return rebuilt if isinstance(rebuilt, BaseException) else None
 
 
 # --- the traceback ------------------------------------------------------------------------------------------

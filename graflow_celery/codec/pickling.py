@@ -33,6 +33,16 @@ def dump(value: object) -> bytes:
     return buffer.getvalue()
 
 
+def dump_exception(error: BaseException) -> bytes:
+    """A pickle for which no constructor of an exception is called: many don't take the ``args`` they leave behind.
+
+    Each exception in it is made of its type, arguments and attributes.
+    """
+    buffer = io.BytesIO()
+    _ExceptionPickler(buffer, protocol=PROTOCOL).dump(error)
+    return buffer.getvalue()
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     def reducer_override(self, obj: Any) -> Any:
         location = locate_in_process(obj)
@@ -43,6 +53,24 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if type(obj) is functools.cached_property:
             return _cached_property, (obj.func, obj.attrname)
         return super().reducer_override(obj)
+
+
+class _ExceptionPickler(_Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, BaseException):
+            attributes = dict(getattr(obj, "__dict__", {}))
+            return _exception, (type(obj), obj.args), attributes, None, None, _set_attributes
+        return super().reducer_override(obj)
+
+
+def _exception(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    return error
+
+
+def _set_attributes(error: BaseException, attributes: dict[str, Any]) -> None:
+    error.__dict__.update(attributes)
 
 
 def _named(module: str, name: str) -> object:

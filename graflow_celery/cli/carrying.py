@@ -1,0 +1,173 @@
+"""Carries a workflow out, here or on workers, shows how it goes, and tells how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.text import Text
+
+from graflow_celery import distributed
+from graflow_celery.cli import failures, render
+from graflow_celery.cli.live import Display, display
+from graflow_celery.cli.progress import FAILED, SUCCEEDED, ProgressModel
+from graflow_celery.cli.wording import counted, duration, size
+from graflow_celery.local import LocalRun
+from graflow_celery.settings import Settings
+from graflow_celery.workflows import WorkflowContext
+
+SLOWEST = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """A workflow and how it is to run and be shown."""
+
+    workflow: WorkflowContext
+    start: str | None = None
+    channel: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended: with a result or an error. One in this process has no id that could be asked for later."""
+
+    run_id: str
+    model: ProgressModel
+    result: Any = None
+    error: BaseException | None = None
+    error_of: failures.ErrorOf = lambda _: None
+    run: distributed.Run | None = None
+
+
+def run_here(request: Request) -> Ending:
+    """Runs a workflow in threads of this process.
+
+    Raises:
+        GraflowError: it could not start, or did not end in time. What a task of it raised is in the answer.
+    """
+    shown = _display(request, "")
+    run = LocalRun(request.workflow, start_node=request.start, initial_channel=request.channel, observer=shown.feed)
+    try:
+        with shown:
+            result = run.execute(request.timeout)
+    except Exception as error:  # boundary: what a task raised comes out here as it is
+        if not shown.model.has_ended:
+            raise
+        return Ending("", shown.model, error=error, error_of=run.store.errors.get)
+    return Ending("", shown.model, result)
+
+
+def run_on_workers(request: Request, settings: Settings | None = None) -> Ending:
+    """Runs a workflow on Celery workers and waits for its end. Ctrl-C cancels the run.
+
+    Raises:
+        GraflowError: it could not start, or did not end in time; no server or no worker. What a task of it raised is in
+            the answer.
+    """
+    run = distributed.submit(
+        request.workflow,
+        start_node=request.start,
+        initial_channel=request.channel,
+        settings=settings,
+        require_workers=True,
+    )
+    shown = _display(request, run.id)
+    try:
+        with shown:
+            result = distributed.finish(run, request.timeout, shown.feed)
+    except Exception as error:  # boundary: what a task raised comes out here as it is
+        if not shown.model.has_ended:
+            raise
+        return Ending(run.id, shown.model, error=error, error_of=error_of(run), run=run)
+    return Ending(run.id, shown.model, result, run=run)
+
+
+def error_of(run: distributed.Run) -> failures.ErrorOf:
+    """How to get the exception of a failed task of a run on workers."""
+
+    def found(node: str) -> BaseException | None:
+        try:
+            run.result(node)
+        except Exception as error:  # noqa: BLE001  boundary: what is asked for is the exception of a task
+            return error
+        return None
+
+    return found
+
+
+def tell(ending: Ending, *, as_json: bool, traceback: bool) -> int:
+    """Prints how a run ended and what it brought, or why it failed; returns the exit code."""
+    if as_json:
+        render.say_json(_as_json(ending))
+    else:
+        summary(ending)
+    if ending.error is None:
+        return 0
+    failures.report_run(ending.error, ending.model, ending.error_of, traceback)
+    return failures.RUN_FAILED
+
+
+def summary(ending: Ending) -> None:
+    """Status, times, counts, the slowest tasks, uploads and the result."""
+    model = ending.model
+    status = str(model.status)
+    head = Text.assemble(
+        (status, render.style_of(status)),
+        f"  {model.plan.name}  ",
+        (f"run {ending.run_id}  " if ending.run_id else "", "dim"),
+        f"{duration(model.seconds(0.0))}",
+    )
+    render.say(head)
+    facts: list[tuple[str, str | Text]] = [("tasks", _task_counts(model))]
+    if ending.run is not None:
+        run = ending.run
+        uploads = f"{counted(run.uploaded_blobs, 'blob')}, {size(run.uploaded_bytes)}"
+        facts.append(("uploads", uploads if run.uploaded_blobs else "none: the workers' store has this graph"))
+    slowest = [node for node in model.slowest(SLOWEST) if node.duration >= 0.01]
+    if slowest:
+        facts.append(("slowest", ", ".join(f"{node.id} {duration(node.duration)}" for node in slowest)))
+    if ending.error is None:
+        width = render.stdout().width - 12
+        facts.append(("result", render.pretty(ending.result, width)))
+    render.pairs(facts)
+
+
+def _task_counts(model: ProgressModel) -> str:
+    run = model.count(SUCCEEDED) + model.count(FAILED)
+    parts = [f"{run:,} run"]
+    parts += [f"{model.count(FAILED):,} failed"] if model.count(FAILED) else []
+    parts += [f"{len(list(model.tasks)) - run:,} not run"] if run < len(list(model.tasks)) else []
+    parts += [counted(model.retries, "retry", "retries")] if model.retries else []
+    return ", ".join(parts)
+
+
+def _as_json(ending: Ending) -> dict[str, Any]:
+    model = ending.model
+    said: dict[str, Any] = {
+        "event": "summary",
+        "run": ending.run_id,
+        "workflow": model.plan.name,
+        "status": str(model.status),
+        "seconds": round(model.seconds(time.time()), 3),
+        "tasks": {state: model.count(state) for state in ("succeeded", "failed", "skipped")},
+        "retries": model.retries,
+        "slowest": [{"node": node.id, "seconds": node.duration} for node in model.slowest(SLOWEST)],
+    }
+    if ending.run is not None:
+        said["uploads"] = {"blobs": ending.run.uploaded_blobs, "bytes": ending.run.uploaded_bytes}
+    if ending.error is None:
+        said["result"] = ending.result
+    else:
+        said["error"] = {"type": type(ending.error).__name__, "message": str(ending.error)}
+    return said
+
+
+def _display(request: Request, run_id: str) -> Display:
+    plan = request.workflow.plan(request.start)
+    return display(plan, run_id, as_json=request.as_json, quiet=request.quiet)

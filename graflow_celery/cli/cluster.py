@@ -1,0 +1,26 @@
+"""The server and workers that a command starts for itself, and that are gone when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+
+from graflow_celery.cli import render
+from graflow_celery.cli.wording import counted
+from graflow_celery.embedded import EmbeddedCluster
+from graflow_celery.settings import Settings
+
+
+@contextmanager
+def own_cluster(workers: int, queues: Sequence[str] = (), *, quiet: bool = False) -> Iterator[Settings]:
+    """Starts a server and workers, says so, and yields the settings to reach them with. Stops them at the end.
+
+    Raises:
+        UnavailableError: there is no server program, or one of them did not start.
+    """
+    cluster = EmbeddedCluster(workers, queues=queues)
+    with ExitStack() as stack:
+        stack.push(cluster)
+        with nullcontext() if quiet else render.busy(f"Starting a server and {counted(workers, 'worker')} ..."):
+            cluster.start()
+        yield cluster.settings

@@ -1,0 +1,139 @@
+"""Shows a run while it goes on: a screen that redraws itself, plain lines for a log, or JSON lines for a program."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from graflow_celery.cli import render
+from graflow_celery.cli.progress import FAILED, NodeProgress, ProgressModel
+from graflow_celery.cli.screen import Screen
+from graflow_celery.cli.wording import counted, counts, duration, first_line, missing, place
+from graflow_celery.core.plan import Plan
+from graflow_celery.ports import EventRecord
+
+LINES_PER_GROUP = 14
+FAILURES_TOLD = 3
+
+Tell = Callable[[EventRecord, NodeProgress | None], None]
+
+
+class Display(Protocol):
+    """Takes a run's events; safe to be fed from many threads."""
+
+    model: ProgressModel
+
+    def feed(self, record: EventRecord) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+def display(plan: Plan, run_id: str, *, as_json: bool = False, quiet: bool = False) -> Display:
+    """What fits where standard output goes to; ``quiet`` shows nothing and keeps count. A run here has an empty id."""
+    model = ProgressModel(plan)
+    title = f"{plan.name}  run {run_id}" if run_id else plan.name
+    if as_json:
+        return Lines(model, lambda record, _: render.say_json({"run": run_id, **record}))
+    if quiet:
+        return Lines(model, lambda record, _: None)
+    if render.is_terminal():
+        return Screen(model, title)
+    return Lines(model, LogLines(model, title))
+
+
+class Lines:
+    """Hands every event, and the node that it tells of, to a function that may print lines."""
+
+    def __init__(self, model: ProgressModel, tell: Tell) -> None:
+        self.model = model
+        self._tell = tell
+        self._lock = threading.Lock()
+
+    def feed(self, record: EventRecord) -> None:
+        with self._lock:
+            self._tell(record, self.model.feed(record))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+
+class LogLines:
+    """State changes as lines. A group has some twenty at most: its opening, first failures, a few counts, its end."""
+
+    def __init__(self, model: ProgressModel, title: str, say: Callable[[str], None] = render.say) -> None:
+        self._model = model
+        self._title = title
+        self._say = say
+        self._told: dict[str, int] = {}
+
+    def __call__(self, record: EventRecord, node: NodeProgress | None) -> None:
+        for text in self._lines(record, node):
+            self._say(f"{self._model.seconds(float(record.get('at', 0.0))):7.1f} s  {text}")
+
+    def _lines(self, record: EventRecord, node: NodeProgress | None) -> list[str]:
+        event = str(record["event"])
+        if event == "run_started":
+            return [f"{self._title}  {counted(len(list(self._model.tasks)), 'task')}"]
+        if event == "workers_missing":
+            return [missing(self._model.missing_queues)]
+        if node is None:
+            return []
+        verb = event.partition("_")[2]
+        group = self._model.plan[node.id].group
+        if group is not None:
+            return self._member(verb, node, self._outermost(group))
+        if node.is_group:
+            return [_group_line(verb, node)]
+        return _task_lines(verb, node)
+
+    def _outermost(self, group: str) -> NodeProgress:
+        while (outer := self._model.plan[group].group) is not None:
+            group = outer
+        return self._model.nodes[group]
+
+    def _member(self, verb: str, node: NodeProgress, group: NodeProgress) -> list[str]:
+        if verb == FAILED and not node.is_group and len(self._model.failures) <= FAILURES_TOLD:
+            return [f"{group.id}: {_task_lines(verb, node)[0]}"]
+        due = group.done * LINES_PER_GROUP // group.members
+        if due <= self._told.get(group.id, 0) or group.done == group.members:
+            return []
+        self._told[group.id] = due
+        return [f"{group.id}: {counts(group)}"]
+
+
+def _group_line(verb: str, group: NodeProgress) -> str:
+    match verb:
+        case "opened":
+            return f"{group.id}: {counted(group.members, 'member')} started"
+        case "succeeded":
+            return f"{group.id}: {counts(group)}, done in {duration(group.seconds(0.0))}"
+        case "skipped":
+            return f"{group.id} skipped: what it follows did not succeed"
+    return f"{group.id} failed: {first_line(group.reason)}"
+
+
+def _task_lines(verb: str, node: NodeProgress) -> list[str]:
+    on = place(node.worker)
+    match verb:
+        case "started":
+            return [f"{node.id} started{on}"]
+        case "succeeded":
+            return [f"{node.id} succeeded in {duration(node.duration)}"]
+        case "failed":
+            return [f"{node.id} failed{on}: {first_line(node.reason)}"]
+        case "retried" | "lost":
+            return [f"{node.id} is tried again: {first_line(node.reason)}"]
+        case "skipped":
+            return [f"{node.id} skipped: what it follows did not succeed"]
+    return []

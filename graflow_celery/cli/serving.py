@@ -1,0 +1,94 @@
+"""``graflow-celery worker``, ``monitor`` and ``flower``: the processes that run for long."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+import click
+import redis
+
+from graflow_celery.celery_backend.heartbeat import monitor_of
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.cli import render
+from graflow_celery.cli.interruption import handling
+from graflow_celery.cli.wording import first_line
+from graflow_celery.distributed import client_runtime
+from graflow_celery.errors import UnavailableError
+from graflow_celery.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+_PASSED_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command(context_settings=_PASSED_THROUGH, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(arguments: tuple[str, ...]) -> int:
+    """Start a Celery worker: celery -A graflow_celery worker ARGUMENTS."""
+    return _become_celery("worker", arguments)
+
+
+@click.command(context_settings=_PASSED_THROUGH, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def flower(arguments: tuple[str, ...]) -> int:
+    """Start Flower, Celery's web page: celery -A graflow_celery flower ARGUMENTS."""
+    if importlib.util.find_spec("flower") is None:
+        raise UnavailableError("Flower is not installed. Install it: pip install 'graflow-celery[flower]'")
+    return _become_celery("flower", arguments)
+
+
+@click.command()
+def monitor() -> int:
+    """Start a monitor: it sends again what was lost between a commit and its message.
+
+    Every worker has one inside; a monitor of its own is for when no worker may be up. One of them leads at a time.
+    """
+    render.log_to_stderr()
+    runtime = client_runtime()
+    stopping = threading.Event()
+    with handling((signal.SIGINT, signal.SIGTERM), lambda *_: stopping.set()):
+        watch_over(runtime, stopping)
+    return 0
+
+
+def watch_over(runtime: Runtime, stopping: threading.Event) -> None:
+    """Ticks once a heartbeat interval until ``stopping`` is set, through absences of the server."""
+    name = f"monitor@{runtime.where}"
+    tick = monitor_of(runtime, name)
+    leads: bool | None = None
+    answers = True
+    logger.info("monitor %s started on prefix '%s'", name, runtime.settings.key_prefix)
+    while True:
+        try:
+            sent = tick.tick()
+            now_leads = runtime.liveness.leader() == name
+        except (redis.RedisError, UnavailableError) as error:
+            if answers:
+                logger.error("the server went away (%s); trying again until it answers", first_line(str(error)))
+            answers, leads = False, None
+        else:
+            if not answers:
+                logger.info("the server answers again")
+            answers = True
+            if now_leads != leads:
+                logger.info("this monitor leads" if now_leads else "standing by: another monitor leads")
+            leads = now_leads
+            if sent:
+                logger.info("%d commands sent again", sent)
+        if stopping.wait(runtime.settings.heartbeat_interval):
+            logger.info("monitor %s stopped", name)
+            return
+
+
+def _become_celery(program: str, arguments: Sequence[str]) -> int:
+    """Replaces this process by Celery's command line. Settings are read first: their errors are told better here."""
+    load_settings()
+    command = [sys.executable, "-m", "celery", "-A", "graflow_celery", program, *arguments]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)

@@ -133,13 +133,13 @@ class Run:
         While nothing happens it tells of queues without a live worker:
         ``{"event": "workers_missing", "queues": [...]}``.
         """
-        reader = EventReader(
-            connect(self._runtime.settings.redis_url, block=IDLE_SLICE), self._runtime.keys.run(self.id).events
-        )
+        reader = self._reader(self._runtime.keys.run(self.id).events)
         if not follow:
             yield from reader.history()
             return
-        yield from self._follow(reader)
+        for record in self._watch(reader):
+            if record is not None:
+                yield record
 
     def wait(self, timeout: float | None = None, progress: Progress | None = None) -> RunStatus:
         """Blocks until the run has ended and returns its status.
@@ -148,7 +148,9 @@ class Run:
             RunTimeoutError: it has not ended after ``timeout`` seconds; it goes on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        for record in self._watch(deadline=deadline):
+        keys = self._runtime.keys.run(self.id)
+        reader = self._reader(keys.events if progress is not None else keys.end)
+        for record in self._watch(reader, deadline):
             if record is not None and progress is not None:
                 progress(record)
             if deadline is not None and time.monotonic() >= deadline and not _is_end(record):
@@ -199,17 +201,13 @@ class Run:
         error = self._runtime.store.error(self._run, node)
         raise error or RunFailedError(self.id, f"node '{node}' has no result: it did not end, or was skipped")
 
-    def _follow(self, reader: EventReader) -> Iterator[EventRecord]:
-        for record in self._watch(reader):
-            if record is not None:
-                yield record
+    def _reader(self, key: str) -> EventReader:
+        """A reader on a connection of its own, which may block."""
+        return EventReader(connect(self._runtime.settings.redis_url, block=IDLE_SLICE), key)
 
-    def _watch(self, reader: EventReader | None = None, deadline: float | None = None) -> Iterator[EventRecord | None]:
-        """The run's events until its end, and None after each second, or at the deadline, if nothing happened."""
+    def _watch(self, reader: EventReader, deadline: float | None = None) -> Iterator[EventRecord | None]:
+        """What the reader reads until the run's end, and None after each second, or at the deadline, without news."""
         settings = self._runtime.settings
-        reader = reader or EventReader(
-            connect(settings.redis_url, block=IDLE_SLICE), self._runtime.keys.run(self.id).events
-        )
         missing: list[str] = []
         idle = 0.0
         while True:

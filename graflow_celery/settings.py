@@ -24,7 +24,7 @@ from graflow_celery.errors import ConfigError
 
 ENV_PREFIX = "GRAFLOW_CELERY_"
 CONFIG_FILE_VARIABLE = "GRAFLOW_CELERY_CONFIG"
-SerializerName = Literal["json", "msgpack", "pickle"]
+SerializerName = Literal["json", "pickle"]
 
 
 class Settings(BaseSettings):

@@ -104,7 +104,8 @@ class Runtime:
     def _load(self, reference: CodeReference, node: str) -> NodeCode:
         what = f"function of task '{node}'"
         _, data = self.codec.open(self.content.get(reference.function, what))
-        func = decode_callable(data, task_id=node, where=f"worker {self.where}")
+        where = f"worker {self.where}"
+        func = decode_callable(data, task_id=node, where=where, allow_pickle=self.codec.allows_pickle)
         bound = {name: self._bound(node, name, kind, value) for name, (kind, value) in reference.bound.items()}
         return NodeCode.build(func, reference.inject_context, reference.resolve_keyword_args, bound)
 

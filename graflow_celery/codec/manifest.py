@@ -80,15 +80,16 @@ def pack_graph(plan: Plan, tasks: Mapping[str, TaskWrapper], codec: ValueCodec) 
     def function(wrapper: TaskWrapper) -> str:
         known = functions.get(id(wrapper.func))
         if known is None:
-            known = functions[id(wrapper.func)] = fingerprint(wrapper.func)
+            known = functions[id(wrapper.func)] = fingerprint(wrapper.func, what=f"task '{wrapper.task_id}'")
             blobs[known] = partial(_function_blob, wrapper, codec)
         return known
 
     def bound(task_id: str, name: str, value: Any) -> list[Any]:
         if _is_small_json(value):
             return ["json", value]
-        name_of_value = fingerprint(value)
-        blobs[name_of_value] = partial(codec.encode, value, what=f"argument '{name}' of task '{task_id}'")
+        what = f"argument '{name}' of task '{task_id}'"
+        name_of_value = fingerprint(value, what=what)
+        blobs[name_of_value] = partial(codec.encode, value, what=what)
         return ["blob", name_of_value]
 
     nodes: dict[str, Any] = {}
@@ -134,7 +135,8 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec) -> LoadedGraph:
 
 
 def _function_blob(wrapper: TaskWrapper, codec: ValueCodec) -> bytes:
-    return codec.seal(encode_callable(wrapper.func, task_id=wrapper.task_id), "raw")
+    data = encode_callable(wrapper.func, task_id=wrapper.task_id, allow_pickle=codec.allows_pickle)
+    return codec.seal(data, "raw")
 
 
 def _is_small_json(value: Any) -> bool:

@@ -53,6 +53,11 @@ class ValueCodec:
         if not all(self.keys):
             raise ConfigError("Setting secret_key: it is empty. Give it some characters, or leave it out.")
 
+    @property
+    def allows_pickle(self) -> bool:
+        """Whether functions, values and exceptions may be pickled and unpickled."""
+        return "pickle" in self.serializers
+
     def encode(self, value: object, *, what: str) -> bytes:
         """``value`` as a blob: JSON if it comes back from it exactly, else a pickle, if allowed.
 

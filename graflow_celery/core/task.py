@@ -121,7 +121,14 @@ class TaskWrapper(Task):
                 raise TypeError(f"Task '{self.task_id}': its function has no parameter '{name}'; it has: {names}.")
 
     def __graflow_fingerprint__(self) -> object:
-        return self.func
+        """What the task is, for functions that refer to it: its code, what was bound, and how it is called."""
+        return (self.func, self.bound, self.options, self.inject_context, self.resolve_keyword_args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_copies"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _copies=itertools.count(1))
 
 
 @overload

@@ -12,6 +12,7 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:results             | hash   | node -> value                                                             |
 | P:{run}:errors              | hash   | node -> exception as JSON                                                 |
 | P:{run}:channel             | hash   | key -> value                                                              |
+| P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
 | P:blob:DIGEST               | string | run_ttl, renewed whenever a submit or a result refers to it               |
 | P:worker:NAME               | string | heartbeat_timeout: the worker's lease                                     |
 | P:monitor                   | string | the monitor's lease                                                       |
@@ -35,6 +36,7 @@ class RunKeys:
     results: str
     errors: str
     channel: str
+    end: str
 
     def all(self) -> tuple[str, ...]:
         return (
@@ -46,6 +48,7 @@ class RunKeys:
             self.results,
             self.errors,
             self.channel,
+            self.end,
         )
 
 
@@ -57,7 +60,7 @@ class Keys:
 
     def run(self, run_id: str) -> RunKeys:
         base = f"{self.prefix}:{{{run_id}}}"
-        names = ("meta", "nodes", "joins", "outbox", "events", "results", "errors", "channel")
+        names = ("meta", "nodes", "joins", "outbox", "events", "results", "errors", "channel", "end")
         return RunKeys(*(f"{base}:{name}" for name in names))
 
     def blob(self, digest: str) -> str:

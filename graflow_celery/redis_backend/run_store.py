@@ -84,8 +84,8 @@ class RedisRunStore:
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         value = error = b""
         if outcome is not None and outcome.error is not None:
-            allow_pickle = "pickle" in self._values.codec.serializers
-            error = json.dumps(encode_exception(outcome.error, allow_pickle=allow_pickle)).encode()
+            codec = self._values.codec
+            error = json.dumps(encode_exception(outcome.error, allow_pickle=codec.allows_pickle, codec=codec)).encode()
         elif outcome is not None and transition.becomes is NodeState.SUCCEEDED:
             value = self._values.pack(outcome.value, f"result of task '{transition.node}'")
         return self._commit(run, transition, value, error, outcome)
@@ -143,8 +143,10 @@ class RedisRunStore:
     def error(self, run: RunRef, node: str) -> BaseException | None:
         """The exception that a node ended with, rebuilt, its remote traceback as its cause."""
         field = self._client.hget(self._keys.run(run.id).errors, node)
-        allow_pickle = "pickle" in self._values.codec.serializers
-        return None if field is None else decode_exception(json.loads(field), allow_pickle=allow_pickle)
+        if field is None:
+            return None
+        codec = self._values.codec
+        return decode_exception(json.loads(field), allow_pickle=codec.allows_pickle, codec=codec)
 
     def acknowledge(self, run: RunRef, commands: Iterable[Command]) -> None:
         texts = [to_text(command) for command in commands]

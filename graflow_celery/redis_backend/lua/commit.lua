@@ -1,6 +1,6 @@
 -- Carries one transition of a run out, or refuses it as stale. The twin of RunState.apply in core/state.py.
 --
--- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel
+-- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel  9 end
 -- ARGV  1 the transition as JSON:
 --           event, node, attempt, becomes, next, consumes, ack, ends, reason, worker, duration (ms),
 --           arrivals  [[key, needs, live, quorum, emission, emission], ...]
@@ -118,6 +118,7 @@ if status ~= 'running' then
   redis.call('HSET', meta, 'status', status, 'reason', reason, 'finished', now)
   redis.call('DEL', joins, outbox)
   record('event', 'run_' .. status, 'reason', reason)
+  redis.call('XADD', KEYS[9], '*', 'event', 'run_' .. status, 'reason', reason)
   for _, key in ipairs(KEYS) do
     redis.call('EXPIRE', key, result_ttl)
   end

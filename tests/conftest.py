@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from graflow_celery.testing import wait_until
+from tests.processes import marked_processes
 
-pytest_plugins = ["graflow_celery.testing.fixtures"]
+pytest_plugins = ["graflow_celery.testing.fixtures", "graflow_celery.testing.nodes"]
 
 MARK = "GRAFLOW_TEST_SESSION"
 
@@ -22,27 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails the session if a process that a test started still runs."""
+    """Fails the session if a process that a test started still runs, and ends it."""
+    mark = os.environ[MARK]
     try:
-        wait_until(lambda: not marked_processes(os.environ[MARK]), timeout=10, description="processes to end")
+        wait_until(lambda: not marked_processes(MARK, mark), description="the tests' processes to end")
     except TimeoutError:
-        for process in marked_processes(os.environ[MARK]):
-            session.config.get_terminal_writer().line(f"\nLEFT RUNNING: {process}", red=True)
+        terminal = session.config.get_terminal_writer()
+        for process in marked_processes(MARK, mark):
+            terminal.line(f"\nLeft running by a test: {process}", red=True)
             process.kill()
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def marked_processes(mark: str) -> list[psutil.Process]:
-    """The processes, other than this one, that have a mark in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark and is_alive(process):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
-
-
-def is_alive(process: psutil.Process) -> bool:
-    return bool(process.status() != psutil.STATUS_ZOMBIE)

@@ -20,8 +20,9 @@ import sys
 from contextlib import suppress
 
 OWNER_CHECK = 1.0
-SWEEP_TRIES = 100
-SWEEP_SLICE = 0.01
+SWEEP_TRIES = 500
+SWEEP_SLICE = 0.002
+SET_CHILD_SUBREAPER = 36
 NOT_STARTED = 127
 ABANDONED = 1
 
@@ -39,6 +40,7 @@ class Guard:
     def run(self) -> int:
         """Returns the command's exit code, 128 + n if signal n ended it."""
         wake = self._wake_on_signals()
+        _adopt_orphans()
         try:
             child = self._start()
         except OSError as error:
@@ -50,10 +52,9 @@ class Guard:
             ready, _, _ = select.select([0, wake], [], [], OWNER_CHECK)
             if wake in ready:
                 os.read(wake, 4096)
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
+            code = _reap().get(child)
+            if code is not None:
                 _sweep(child)
-                code = _code(status)
                 _tell(f"exit {code}")
                 return code
             if self._ending or os.getppid() != self._owner or (0 in ready and not self._obey(child)):
@@ -78,8 +79,6 @@ class Guard:
         return bool(data)
 
     def _abandon(self, child: int) -> int:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
         _sweep(child)
         if self._scratch:
             _remove(self._scratch)
@@ -104,6 +103,23 @@ def _tell(text: str) -> None:
         os.write(1, f"{text}\n".encode())
 
 
+def _adopt_orphans() -> None:
+    """Makes the command's orphans children of this process, so that it sees them end. On Linux: init may be slow."""
+    with suppress(ImportError, AttributeError, OSError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _reap() -> dict[int, int]:
+    """The children that have ended since, with their exit codes."""
+    codes: dict[int, int] = {}
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            codes[found[0]] = _code(found[1])
+    return codes
+
+
 def _sweep(group: int) -> None:
     """Kills what is left of a process group, and waits, for a second at most, until nothing is."""
     for _ in range(SWEEP_TRIES):
@@ -111,6 +127,7 @@ def _sweep(group: int) -> None:
             os.killpg(group, signal.SIGKILL)
         except OSError:
             return
+        _reap()
         select.select([], [], [], SWEEP_SLICE)
 
 

@@ -68,7 +68,7 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """Where it listens; the same after a restart."""
-        return f"unix://{self.socket}?db=0"
+        return f"unix://{self.socket}"
 
     def start(self, timeout: float = START_TIMEOUT) -> None:
         """Starts it and waits until it answers. Does nothing if it runs.

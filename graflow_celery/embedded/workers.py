@@ -24,7 +24,10 @@ CHECK_INTERVAL = 0.03
 
 
 class EmbeddedWorker:
-    """One worker node: a Celery worker with its pool. It goes when stopped, and at the latest with this process."""
+    """One worker node: a Celery worker with its pool. It goes when stopped, and at the latest with this process.
+
+    Its temporary files, and those of its tasks, lie in the scratch directory and go with it.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class EmbeddedWorker:
         """
         self._settings = settings
         self._scratch = scratch
+        self._temporary = scratch.path / "tmp"
         self.name = name
         short = name.partition("@")[0]
         command = [sys.executable, "-m", "celery", "-A", "graflow_celery", "worker"]
@@ -61,13 +65,14 @@ class EmbeddedWorker:
             f"Worker {short}",
             command,
             log=scratch.path / f"{short}.log",
-            env=worker_environment(settings, env or {}),
+            env=worker_environment(settings, {"TMPDIR": str(self._temporary), **(env or {})}),
             scratch=scratch.path,
         )
 
     def start(self) -> None:
         """Starts it without waiting for it to be ready. Does nothing if it runs."""
         self._scratch.make()
+        self._temporary.mkdir(exist_ok=True)
         self.process.start()
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:

@@ -1,0 +1,29 @@
+"""Finds the processes that a test started, whoever their parent is by now."""
+
+from __future__ import annotations
+
+import os
+
+import psutil  # type: ignore[import-untyped]
+
+
+def marked_processes(variable: str, value: str) -> list[psutil.Process]:
+    """The living processes, other than this one, that were started with an environment variable set to a value."""
+    return [
+        process for process in psutil.process_iter() if process.pid != os.getpid() and _has(process, variable, value)
+    ]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _has(process: psutil.Process, variable: str, value: str) -> bool:
+    try:
+        return process.environ().get(variable) == value and is_alive(process.pid)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # A zombie counts as the former.
+        return False

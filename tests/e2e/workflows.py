@@ -1,0 +1,76 @@
+"""Workflow files for the tests of the command line."""
+
+GREETING = """
+    from graflow_celery import ParallelGroup, task, workflow
+
+    @task
+    def names(count=3):
+        return [f"name{index}" for index in range(count)]
+
+    @task
+    def greet(index: int, names):
+        return f"{names[index % len(names)]}!"
+
+    @task
+    def join(greetings, ending="."):
+        return " ".join(greetings.values()) + ending
+
+    with workflow("greeting") as wf:
+        greetings = ParallelGroup([greet(task_id=f"greet{i}", index=i) for i in range(4)], name="greetings")
+        names >> greetings >> join
+"""
+
+FAILING = """
+    from graflow_celery import task, workflow
+
+    class BadRow(Exception):
+        pass
+
+    def parse(text):
+        raise BadRow(f"{text!r} is no row")
+
+    @task
+    def fetch():
+        return "x;y"
+
+    @task(max_retries=1)
+    def clean(fetch):
+        return parse(fetch)
+
+    with workflow("failing") as wf:
+        fetch >> clean
+"""
+
+FAILING_GROUP = """
+    from graflow_celery import ParallelGroup, task, workflow
+
+    @task
+    def begin():
+        return 0
+
+    @task
+    def member(index: int):
+        if index % 2:
+            raise ValueError(f"odd: {index}")
+        return index
+
+    with workflow("failing_group") as wf:
+        begin >> ParallelGroup([member(task_id=f"m{i}", index=i) for i in range(12)], name="members")
+"""
+
+SLOW = """
+    import threading
+    from graflow_celery import task, workflow
+
+    @task
+    def slow(seconds=30.0):
+        threading.Event().wait(seconds)
+        return "done"
+
+    @task
+    def after(slow):
+        return slow
+
+    with workflow("slow") as wf:
+        slow >> after
+"""

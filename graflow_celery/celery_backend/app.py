@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from celery import Celery
@@ -11,8 +12,27 @@ from graflow_celery.celery_backend.publisher import check_backend
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.settings import Settings, load_settings
 
-_runtimes: dict[int, Runtime] = {}
-_lock = threading.Lock()
+
+class _Runtimes:
+    """The runtimes of this process. A child that a pool forks starts with none: it must inherit no connection and no
+    lock that a thread of its parent held at that moment."""
+
+    def __init__(self) -> None:
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        self._made: dict[int, Runtime] = {}
+        self._lock = threading.Lock()
+
+    def get(self, app: Celery, settings: Settings) -> Runtime:
+        with self._lock:
+            if id(app) not in self._made:
+                self._made[id(app)] = Runtime(app, settings)
+            return self._made[id(app)]
+
+
+_RUNTIMES = _Runtimes()
 
 
 def create_app(settings: Settings | None = None) -> Celery:
@@ -61,7 +81,4 @@ def setup(app: Celery, settings: Settings | None = None) -> Celery:
 
 def runtime_of(app: Celery, settings: Settings) -> Runtime:
     """The process's runtime for an app, made when it is first asked for."""
-    with _lock:
-        if id(app) not in _runtimes:
-            _runtimes[id(app)] = Runtime(app, settings)
-        return _runtimes[id(app)]
+    return _RUNTIMES.get(app, settings)

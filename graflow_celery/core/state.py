@@ -1,6 +1,6 @@
 """A run's state and the one function that changes it.
 
-The Scheduler turns an event into a :class:`Transition` from the plan alone. :meth:`RunState.apply` is the small, generic
+The Scheduler turns an event into a :class:`Transition` from the plan alone. :meth:`RunState.apply` is the small
 machine that carries a transition out: check the fence, set the node's state, count arrivals at joins and barriers,
 queue the commands of those that are complete, end the run when nothing is left to do. It knows no rule of workflows.
 `redis_backend/lua/commit.lua` is the same machine inside Redis; a property test holds the two together.

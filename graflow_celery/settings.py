@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -137,8 +137,12 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def celery_url(redis_url: str) -> str:
-    """The same server as Celery spells it: ``unix://`` becomes ``redis+socket://``."""
-    return redis_url.replace("unix://", "redis+socket://", 1)
+    """The same server as Celery spells it: ``unix:///s?db=1`` becomes ``redis+socket:///s?virtual_host=1``."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    options = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(parts.query)]
+    return f"redis+socket://{parts.netloc}{parts.path}" + (f"?{urlencode(options)}" if options else "")
 
 
 def mask_url(url: str) -> str:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 #: A message is acknowledged after the commit, and goes back to the queue if the process dies before.
 DELIVERY: dict[str, Any] = {
+    "shared": False,  # bound to one app's runtime: another app in this process must not get them
     "acks_late": True,
     "acks_on_failure_or_timeout": True,
     "reject_on_worker_lost": True,

@@ -94,6 +94,7 @@ def test_nothing_that_is_printed_holds_a_password_or_the_secret() -> None:
 def test_valkeys_own_scheme_reads_as_redis() -> None:
     assert Settings(redis_url="valkey://h:1").redis_url == "redis://h:1"
     assert Settings(redis_url="unix:///tmp/s").broker == "redis+socket:///tmp/s"
+    assert Settings(redis_url="unix:///tmp/s?db=1").broker == "redis+socket:///tmp/s?virtual_host=1"
 
 
 @pytest.mark.parametrize(

@@ -101,19 +101,19 @@ def error_of(run: distributed.Run) -> failures.ErrorOf:
     return found
 
 
-def tell(ending: Ending, *, as_json: bool, traceback: bool) -> int:
+def tell(ending: Ending, *, as_json: bool = False, traceback: bool = False, with_result: bool = True) -> int:
     """Prints how a run ended and what it brought, or why it failed; returns the exit code."""
     if as_json:
         render.say_json(_as_json(ending))
     else:
-        summary(ending)
+        summary(ending, with_result)
     if ending.error is None:
         return 0
     failures.report_run(ending.error, ending.model, ending.error_of, traceback)
     return failures.RUN_FAILED
 
 
-def summary(ending: Ending) -> None:
+def summary(ending: Ending, with_result: bool) -> None:
     """Status, times, counts, the slowest tasks, uploads and the result."""
     model = ending.model
     status = str(model.status)
@@ -132,7 +132,7 @@ def summary(ending: Ending) -> None:
     slowest = [node for node in model.slowest(SLOWEST) if node.duration >= 0.01]
     if slowest:
         facts.append(("slowest", ", ".join(f"{node.id} {duration(node.duration)}" for node in slowest)))
-    if ending.error is None:
+    if ending.error is None and with_result:
         width = render.stdout().width - 12
         facts.append(("result", render.pretty(ending.result, width)))
     render.pairs(facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,9 @@ from graflow_celery.errors import WorkflowFileError
 
 WORKERS = 2
 EXAMPLE = "stdlib_census.py"
-REPORTS = ("html", "json")
+TOP = 5
+TOTALS = ("packages", "files", "lines", "functions", "classes")
+COLUMNS = ("files", "lines", "functions")
 
 
 @click.command()
@@ -38,13 +41,23 @@ def _demo(traceback: bool) -> int:
     request = carrying.Request(load_workflow(str(example())))
     with own_cluster(WORKERS) as settings:
         ending = carrying.run_on_workers(request, settings)
-        code = carrying.tell(ending, as_json=False, traceback=traceback)
-    if isinstance(ending.result, Mapping):
-        places = [(name, str(Path(str(ending.result[name])).resolve())) for name in REPORTS if name in ending.result]
-        render.say()
-        render.say("The report:")
-        render.pairs(places)
+        code = carrying.tell(ending, traceback=traceback, with_result=False)
+    if ending.error is None:
+        _tell_census(ending.result)
     return code
+
+
+def _tell_census(result: Mapping[str, Any]) -> None:
+    """The totals, the largest packages, and where the report lies."""
+    totals = result["totals"]
+    counted = ", ".join(f"{totals[name]:,} {name}" for name in TOTALS if name in totals)
+    render.pairs([("counted", counted)])
+    render.say()
+    rows = [[str(row["package"]), *(f"{row[name]:,}" for name in COLUMNS)] for row in result["top"][:TOP]]
+    render.table(("package", *COLUMNS), rows, right=COLUMNS)
+    render.say()
+    render.say("The report:")
+    render.pairs([(name, str(Path(result[name]).resolve())) for name in ("html", "json")])
 
 
 def example() -> Path:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE = 200
-RESULT_LINES = 14
+RESULT_LINES = 10
 STYLES = {
     "succeeded": "green",
     "ok": "green",

@@ -104,7 +104,10 @@ class Screen:
         row = Table.grid(padding=(0, 2, 0, 0))
         row.add_row(
             ProgressBar(total=node.members, completed=node.done, width=BAR),
-            Text(counts(node), style=render.style_of("failed") if node.failed else ""),
+            Text(
+                counts(node) + (f", {node.active} running" if node.active else ""),
+                style=render.style_of("failed") if node.failed else "",
+            ),
         )
         return row
 

@@ -14,9 +14,7 @@ from graflow_celery import Settings, WorkflowContext
 class Execute(Protocol):
     """``WorkflowContext.execute`` with the backend chosen; ``after`` is called once the wait may have ended."""
 
-    def __call__(
-        self, wf: WorkflowContext, *, after: Callable[[], object] | None = None, **options: Any
-    ) -> Any: ...
+    def __call__(self, wf: WorkflowContext, *, after: Callable[[], object] | None = None, **options: Any) -> Any: ...
 
 
 @pytest.fixture(params=["local", pytest.param("celery", marks=pytest.mark.workers)])

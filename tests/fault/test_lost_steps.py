@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from graflow_celery import ParallelGroup, ParallelGroupError, Run, RunStatus, Settings, TaskExecutionContext, task, workflow
+from graflow_celery import (
+    ParallelGroup,
+    ParallelGroupError,
+    Run,
+    RunStatus,
+    Settings,
+    TaskExecutionContext,
+    task,
+    workflow,
+)
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.codec.manifest import pack_graph
 from graflow_celery.core.events import NodeSucceeded, RunStarted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,13 +16,14 @@ from graflow_celery.ports import Channel
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.workers)])
-def channel(request: pytest.FixtureRequest) -> Channel:
+def channel(request: pytest.FixtureRequest) -> Iterator[Channel]:
     if request.param == "memory":
-        return MemoryChannel()
+        yield MemoryChannel()
+        return
     settings = request.getfixturevalue("graflow_settings")
     channel = Runtime(create_app(settings), settings).channel(f"channel-{request.node.name}")
-    request.addfinalizer(channel.clear)
-    return channel
+    yield channel
+    channel.clear()
 
 
 VALUES: list[Any] = [

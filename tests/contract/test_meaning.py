@@ -301,7 +301,7 @@ def test_a_timeout_ends_the_run(execute: Execute, tmp_path_factory: pytest.TempP
         if event == "run_cancelled":
             gate.touch()
 
-    with pytest.raises(RunTimeoutError, match="did not end within 0.5 s"):
+    with pytest.raises(RunTimeoutError, match=r"did not end within 0\.5 s"):
         execute(wf, timeout=0.5, progress=progress, after=gate.touch)
     assert "node_started" in seen
 

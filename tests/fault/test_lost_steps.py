@@ -161,5 +161,5 @@ def test_a_task_that_kills_its_process_again_and_again_is_given_up(graflow_setti
     events = [record["event"] for record in run.events() if record.get("node") == "poison"]
     assert events.count("node_started") == 3
     assert events.count("node_lost") == 1
-    with pytest.raises(ParallelGroupError, match="poison: WorkerLostError: .*died 2 times"):
+    with pytest.raises(ParallelGroupError, match=r"poison: WorkerLostError: .*died 2 times"):
         run.result()

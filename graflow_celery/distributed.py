@@ -154,7 +154,7 @@ class Run:
             if record is not None and progress is not None:
                 progress(record)
             if deadline is not None and time.monotonic() >= deadline and not _is_end(record):
-                raise RunTimeoutError(self.id, timeout or 0.0)
+                raise RunTimeoutError(self.id, timeout or 0.0, f"Look: graflow-celery show {self.id}")
         return self.status
 
     def result(self, node: str | None = None) -> Any:

@@ -305,18 +305,20 @@ class RunFailedError(GraflowRuntimeError):
 
 
 class RunTimeoutError(GraflowRuntimeError):
-    """A wait ran past its ``timeout``. The run itself goes on unless it was told otherwise."""
+    """A wait ran past its ``timeout``. The run itself goes on unless it was told otherwise.
 
-    def __init__(self, run_id: str, timeout: float, waiting_for: str = "") -> None:
+    ``hint`` says what to do next.
+    """
+
+    def __init__(self, run_id: str, timeout: float, hint: str = "") -> None:
         super().__init__(run_id)
-        self.args = (run_id, timeout, waiting_for)
+        self.args = (run_id, timeout, hint)
         self.run_id = run_id
         self.timeout = timeout
-        self.waiting_for = waiting_for
+        self.hint = hint
 
     def __str__(self) -> str:
-        tail = f"; it waits for {self.waiting_for}" if self.waiting_for else ""
-        return f"Run {self.run_id} did not end within {self.timeout:g} s{tail}. Look: graflow-celery show {self.run_id}"
+        return f"Run {self.run_id} did not end within {self.timeout:g} s. {self.hint}".rstrip()
 
 
 class RunStateError(GraflowRuntimeError):

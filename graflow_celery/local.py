@@ -68,7 +68,7 @@ class LocalRun:
             self._engine.deliver(self.run, self.plan, RunStarted())
             if not self.store.ended.wait(timeout):
                 self._cancel(f"it did not end within {timeout:g} s")
-                raise RunTimeoutError(self.run.id, timeout or 0.0)
+                raise RunTimeoutError(self.run.id, timeout or 0.0, "Give it more time: timeout=...")
         except KeyboardInterrupt:
             self._cancel("interrupted")
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 from celery import Celery
 
@@ -47,14 +48,15 @@ def create_app(settings: Settings | None = None) -> Celery:
         accept_content=["json"],
     )
     # What a deployment may set otherwise, with Celery's own --config or app.conf.
-    app.add_defaults(
-        {
-            "task_default_queue": chosen.queue,
-            "result_expires": chosen.result_ttl,
-            "broker_connection_retry_on_startup": True,
-            "broker_transport_options": {"body_encoding": None},  # JSON as it is: base64 adds a third to a message
-        }
-    )
+    defaults: dict[str, Any] = {
+        "task_default_queue": chosen.queue,
+        "result_expires": chosen.result_ttl,
+        "broker_connection_retry_on_startup": True,
+    }
+    if chosen.broker.startswith("redis"):
+        # JSON as it is: base64 adds a third to every message.
+        defaults["broker_transport_options"] = {"body_encoding": None}
+    app.add_defaults(defaults)
     return setup(app, chosen)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from celery import Celery
+from celery.backends.redis import RedisBackend
+from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 
 from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
@@ -80,12 +82,21 @@ class CeleryExecutor:
 
 
 def check_backend(app: Celery) -> None:
-    """Raises ConfigError unless the result backend counts chords by itself."""
-    if not hasattr(app.backend, "set_chord_size"):
+    """Raises ConfigError for a broker that Celery does not know, or a result backend that cannot count chords."""
+    try:
+        app.connection_for_write().transport_cls  # noqa: B018 - looks the transport up
+    except (KeyError, ImportError) as error:
         raise ConfigError(
-            f"Setting result_backend: {mask_url(app.conf.result_backend or 'none')} cannot count chords. "
-            f"Use Redis or Valkey: result_backend=redis://..."
-        )
+            f"Setting broker_url: Celery has no transport for {mask_url(app.conf.broker_url or 'none')} ({error}). "
+            f"Use redis://..., rediss://..., redis+socket://... or amqp://..."
+        ) from None
+    url = mask_url(app.conf.result_backend or "none")
+    try:
+        backend = app.backend
+    except (ImproperlyConfigured, ImportError) as error:
+        raise ConfigError(f"Setting result_backend: Celery cannot use {url} ({error}). Use redis://...") from None
+    if not isinstance(backend, RedisBackend):
+        raise ConfigError(f"Setting result_backend: {url} cannot count chords. Use Redis or Valkey: redis://...")
 
 
 def _says(header: object) -> bool:

@@ -92,7 +92,7 @@ def pack_graph(plan: Plan, tasks: Mapping[str, TaskWrapper], codec: ValueCodec) 
         blobs[name_of_value] = partial(codec.encode, value, what=what)
         return ["blob", name_of_value]
 
-    nodes: dict[str, Any] = {}
+    nodes: list[list[Any]] = []  # a list, which keeps the order in which they were written
     for node in plan.nodes.values():
         described = _describe(node)
         if node.id in tasks:
@@ -103,7 +103,7 @@ def pack_graph(plan: Plan, tasks: Mapping[str, TaskWrapper], codec: ValueCodec) 
                 wrapper.resolve_keyword_args,
                 {name: bound(node.id, name, value) for name, value in wrapper.bound.items()},
             ]
-        nodes[node.id] = described
+        nodes.append([node.id, described])
     manifest = canonical_json({"version": VERSION, "name": plan.name, "start": plan.start, "nodes": nodes})
     name = digest(manifest)
     blobs[name] = partial(codec.seal, manifest, "json")
@@ -125,11 +125,9 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec) -> LoadedGraph:
         raise BlobRejectedError(
             f"Blob {name} ({what}) has version {content.get('version')}; this worker reads {VERSION}. Upgrade it."
         )
-    nodes = {node_id: _spec(node_id, described) for node_id, described in content["nodes"].items()}
+    nodes = {node_id: _spec(node_id, described) for node_id, described in content["nodes"]}
     code = {
-        node_id: CodeReference(*described["code"])
-        for node_id, described in content["nodes"].items()
-        if "code" in described
+        node_id: CodeReference(*described["code"]) for node_id, described in content["nodes"] if "code" in described
     }
     return LoadedGraph(Plan(content["name"], content["start"], nodes), code)
 

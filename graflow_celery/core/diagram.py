@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 
 from graflow_celery.core.expr import ParallelGroup
 from graflow_celery.core.graph import TaskGraph
@@ -73,8 +74,12 @@ def to_text(graph: TaskGraph) -> str:
 
 
 def _outermost(graph: TaskGraph) -> list[str]:
+    """What is inside of no group, each after what comes before it; as it was written where there is a cycle."""
     inside = set(graph.members())
-    return [node_id for node_id in graph.nodes if node_id not in inside]
+    outside = [node_id for node_id in graph.nodes if node_id not in inside]
+    if graph.detect_cycles():
+        return outside
+    return list(TopologicalSorter({node_id: graph.predecessors(node_id) for node_id in outside}).static_order())
 
 
 def _quoted(text: str) -> str:

@@ -53,10 +53,8 @@ class Driver:
             case DispatchNode(node, attempt):
                 if self.state.begin(node, attempt) is not None:
                     self.ran.append(node)
-                    records = [self.state.nodes.get(before) for before in self._before[node]]
-                    assert all(record is not None and record.state.is_final for record in records), (
-                        f"{node} ran before its predecessors had ended"
-                    )
+                    early = [before for before in self._before[node] if not self._has_ended(before)]
+                    assert not early, f"{node} ran before {early} had ended"
                 self._deliver(self._outcome(node, attempt))
             case OpenGroup(group):
                 for entry in self.plan[group].entries:
@@ -86,6 +84,10 @@ class Driver:
         self._pending += [emission.command for emission in applied.emissions if not emission.expected]
         if applied.ended_node and transition.node is not None and transition.becomes is not NodeState.SKIPPED:
             self._count_part(transition.node)
+
+    def _has_ended(self, node: str) -> bool:
+        record = self.state.nodes.get(node)
+        return record is not None and record.state.is_final
 
     def _count_part(self, node: str) -> None:
         spec = self.plan[node]

@@ -64,7 +64,7 @@ def build(workflow: Workflow) -> Plan:
     built = [expression(shape) for shape in workflow.shapes]
     with definition:
         for expression_ in built:
-            definition.add(expression_)  # type: ignore[arg-type]
+            definition.add(expression_)
         for source, targets in workflow.edges.items():
             for target in targets:
                 built[source] >> built[target]

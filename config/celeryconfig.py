@@ -47,9 +47,8 @@ broker_connection_retry_on_startup = True
 # broker_use_ssl = {"ca_certs": "/etc/ssl/private-ca.pem"}
 # redis_backend_use_ssl = {"ca_certs": "/etc/ssl/private-ca.pem"}
 
-# Redis as a broker hands a message out again when it was not acknowledged for so many seconds. Lost tasks
-# don't wait for this (the monitor replaces them within seconds), so let it be longer than your longest
-# task.
+# Redis as a broker hands a message out again when it was not acknowledged for so many seconds. The tasks of a
+# machine that went down wait for it; a task that runs longer runs twice. So let it be longer than your longest task.
 # broker_transport_options = {"visibility_timeout": 12 * 3600}
 
 # --- logging ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@
         ├── TaskError
         │   ├── ParameterError          a parameter has no value
         │   ├── CodeNotFoundError       a worker cannot import the task's module
+        │   ├── TimeLimitError          the task ran past its hard time limit
         │   └── WorkerLostError         the workers that ran the task died
         ├── SerializationError          a value or function cannot be sent
         ├── BlobMissingError            content left the store while a run needed it
@@ -215,6 +216,10 @@ class SerializationError(GraflowRuntimeError):
 
     def __str__(self) -> str:
         return f"{self.what[:1].upper()}{self.what[1:]}: {self.detail}"
+
+
+class TimeLimitError(TaskError):
+    """The task ran past its ``time_limit``, and the process that ran it was killed."""
 
 
 class WorkerLostError(TaskError):

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from celery import Celery
+from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
+from celery.worker.request import Request
 
 from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
 from graflow_celery.celery_backend.runtime import Runtime
-from graflow_celery.core.events import RunAborted
+from graflow_celery.core.events import NodeFailed, RunAborted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
 from graflow_celery.engine.node import run_attempt
-from graflow_celery.errors import BlobMissingError, BlobRejectedError
-from graflow_celery.ports import Attempt, RunRef
+from graflow_celery.errors import BlobMissingError, BlobRejectedError, TimeLimitError, UnavailableError
+from graflow_celery.ports import Attempt, Outcome, RunRef
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,32 @@ DELIVERY: dict[str, Any] = {
 }
 
 
+class NodeRequest(Request):
+    """A node's message in the worker's main process, which alone sees a hard time limit kill a pool process."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        if not soft:
+            run_id, graph, node, attempt = self.args
+            reason = f"it ran past its time_limit of {timeout:g} s and was killed"
+            here: Runtime = self.task.runtime()
+            run = RunRef(run_id, graph)
+            outcome = Outcome(error=TimeLimitError(node, reason), worker=self.hostname or here.where, duration=timeout)
+            with _told():
+                here.engine.deliver(run, here.graph(graph).plan, NodeFailed(node, attempt, reason), outcome)
+        super().on_timeout(soft, timeout)
+
+
+class NodeTask(Task):
+    """The Celery task class of nodes. ``runtime`` gives the process's runtime."""
+
+    Request = NodeRequest
+    runtime: Callable[[], Runtime]
+
+
 def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Adds the engine's tasks to an app; ``runtime`` gives the process's runtime when a task runs."""
 
-    @app.task(name=NODE_TASK, bind=True, **DELIVERY)
+    @app.task(name=NODE_TASK, bind=True, base=NodeTask, runtime=staticmethod(runtime), **DELIVERY)
     def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int) -> None:
         """One attempt of one node."""
         here = runtime()
@@ -61,6 +84,15 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         with _given_back():
             applied = here.engine.close_barrier(run, _plan(here, run), group)
         _count_once(applied)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Keeps the worker's main process going where the outcome of a killed task cannot be stored."""
+    try:
+        yield
+    except (redis.RedisError, UnavailableError, BlobMissingError, BlobRejectedError):
+        logger.exception("the outcome of a task that was killed at its time limit could not be stored")
 
 
 @contextmanager

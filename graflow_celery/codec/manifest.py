@@ -25,7 +25,7 @@ from graflow_celery.core.policy import (
     StrictGroupPolicy,
 )
 from graflow_celery.core.task import TaskWrapper
-from graflow_celery.errors import BlobRejectedError
+from graflow_celery.errors import BlobRejectedError, SerializationError
 
 VERSION = 1
 INLINE_BOUND = 512
@@ -155,11 +155,17 @@ def _describe(node: NodeSpec) -> dict[str, Any]:
     if options:
         described["options"] = options
     if node.is_group:
-        described["policy"] = _describe_policy(node.policy)
+        described["policy"] = _describe_policy(node.id, node.policy)
     return described
 
 
-def _describe_policy(policy: GroupPolicy) -> list[Any]:
+def _describe_policy(group: str, policy: GroupPolicy) -> list[Any]:
+    if type(policy) not in _POLICY_NAMES:
+        raise SerializationError(
+            f"policy of group '{group}'",
+            f"policies of your own, such as {type(policy).__name__}, are not sent to workers in this version. Use "
+            f"'strict', 'best_effort', AtLeastNGroupPolicy or CriticalGroupPolicy, or run it with backend='local'.",
+        )
     return [_POLICY_NAMES[type(policy)], *(getattr(policy, name) for name in policy.__slots__)]  # type: ignore[attr-defined]
 
 

@@ -24,6 +24,7 @@ from graflow_celery.core.events import NodeSucceeded, RunStarted
 from graflow_celery.core.scheduler import Scheduler
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.distributed import client_runtime, new_run_id
+from graflow_celery.errors import GraphCompilationError, TimeLimitError
 from graflow_celery.ports import Outcome, RunRef
 from graflow_celery.testing import wait_until
 from graflow_celery.workflows import WorkflowContext
@@ -163,3 +164,29 @@ def test_a_task_that_kills_its_process_again_and_again_is_given_up(graflow_setti
     assert events.count("node_lost") == 1
     with pytest.raises(ParallelGroupError, match=r"poison: WorkerLostError: .*died 2 times"):
         run.result()
+
+
+def test_a_hard_time_limit_fails_the_node_and_not_only_its_process(graflow_settings: Settings, tmp_path: Path) -> None:
+    @task(time_limit=1)
+    def endless(gate: str) -> None:
+        wait_until(Path(gate, "open").exists, timeout=60, description="a gate that stays closed")
+
+    with workflow("too slow") as wf:
+        ParallelGroup([endless(task_id="slow", gate=str(tmp_path)), first], name="g")
+    run = wf.submit(settings=graflow_settings)
+    assert run.wait(timeout=60) is RunStatus.FAILED
+    with pytest.raises(ParallelGroupError, match=r"slow: TimeLimitError: .*time_limit of 1 s"):
+        run.result()
+    with pytest.raises(TimeLimitError, match="Task 'slow'"):
+        run.result("slow")
+
+
+def test_a_policy_that_cannot_be_sent_is_refused_by_its_groups_name(graflow_settings: Settings) -> None:
+    class Lenient:
+        def judge(self, outcomes: object) -> None:
+            return None
+
+    with workflow("own policy") as wf:
+        ParallelGroup([first, first(task_id="other")], name="g", policy=Lenient())
+    with pytest.raises(GraphCompilationError, match=r"Policy of group 'g': .*Lenient"):
+        wf.submit(settings=graflow_settings)

@@ -30,6 +30,7 @@ SAMPLES: list[GraflowError] = [
     errors.ParameterError("clean", "text"),
     errors.SerializationError("result of task 'clean'", "text"),
     errors.CodeNotFoundError("clean", "text"),
+    errors.TimeLimitError("clean", "text"),
     errors.WorkerLostError("clean", "text"),
     errors.BlobMissingError("00ff", "graph"),
     errors.BlobRejectedError("text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from typing import Any
@@ -39,25 +40,35 @@ _RUNTIMES = _Runtimes()
 def create_app(settings: Settings | None = None) -> Celery:
     """A Celery app with the engine's tasks, configured by ``settings`` (the environment's by default)."""
     chosen = settings or load_settings()
-    app = Celery("graflow_celery")
-    app.conf.update(
-        broker_url=chosen.broker,
-        result_backend=chosen.backend,
-        task_serializer="json",
-        result_serializer="json",
-        accept_content=["json"],
-    )
-    # What a deployment may set otherwise, with Celery's own --config or app.conf.
+    check_backend(Celery(broker=chosen.broker, backend=chosen.backend, set_as_current=False))
+    fixed = {
+        "broker_url": chosen.broker,
+        "result_backend": chosen.backend,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+    }
+    app = Celery("graflow_celery", changes=fixed)
+    app.add_defaults(lambda: _defaults(chosen))
+    return _install(app, chosen)
+
+
+def _defaults(settings: Settings) -> dict[str, Any]:
+    """What a deployment may set otherwise with ``celery --config MODULE``.
+
+    Read when Celery first asks for its settings: its command line names the module after it has loaded the app.
+    """
     defaults: dict[str, Any] = {
-        "task_default_queue": chosen.queue,
-        "result_expires": chosen.result_ttl,
+        "task_default_queue": settings.queue,
+        "result_expires": settings.result_ttl,
         "broker_connection_retry_on_startup": True,
     }
-    if chosen.broker.startswith("redis"):
+    if settings.broker.startswith("redis"):
         # JSON as it is: base64 adds a third to every message.
         defaults["broker_transport_options"] = {"body_encoding": None}
-    app.add_defaults(defaults)
-    return setup(app, chosen)
+    module = os.environ.get("CELERY_CONFIG_MODULE")
+    given = vars(importlib.import_module(module)) if module else {}
+    return {name: value for name, value in defaults.items() if name not in given}
 
 
 def setup(app: Celery, settings: Settings | None = None) -> Celery:
@@ -72,9 +83,12 @@ def setup(app: Celery, settings: Settings | None = None) -> Celery:
     """
     chosen = settings or load_settings()
     check_backend(app)
+    return _install(app, chosen)
 
+
+def _install(app: Celery, settings: Settings) -> Celery:
     def runtime() -> Runtime:
-        return runtime_of(app, chosen)
+        return runtime_of(app, settings)
 
     tasks.register(app, runtime)
     heartbeat.install(app, runtime)

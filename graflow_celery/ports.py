@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from graflow_celery.core.commands import Command
+from graflow_celery.core.extend import Extension
 from graflow_celery.core.plan import Plan
-from graflow_celery.core.state import Applied, NodeState, Transition
+from graflow_celery.core.state import Applied, Leave, NodeState, RunState, Transition
 
 #: One line of a run's event log: ``event``, ``at`` (seconds since the epoch, by the store's clock) and what belongs to
 #: the event: ``node``, ``attempt``, ``worker``, ``duration`` (seconds), ``reason``, ``count``.
@@ -25,14 +27,47 @@ class RunRef:
     graph: str
 
 
+CoroutineRunner = Callable[[Coroutine[Any, Any, Any]], Any]
+Random = Callable[[], float]
+
+
+class _Nothing:
+    """Stands where there is no value, None being one."""
+
+    def __repr__(self) -> str:
+        return "NOTHING"
+
+    def __reduce__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Any = _Nothing()
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRecord:
+    """What a task asked a person, and the answer once there is one. Both are JSON objects; see `engine.feedback`."""
+
+    id: str
+    node: str
+    attempt: int
+    request: Mapping[str, Any]
+    response: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt brought: a value or an error, on which worker, in how many seconds."""
+    """What an attempt brought: a value or an error, on which worker, in how many seconds.
 
-    value: Any = None
+    ``input``: what the next attempt of the same activation receives. ``feedback``: what it asked, or was answered.
+    """
+
+    value: Any = NOTHING
     error: BaseException | None = None
     worker: str = ""
     duration: float = 0.0
+    input: Any = NOTHING
+    feedback: FeedbackRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +83,17 @@ class NodeOutcome:
 class Begun:
     """Leave to run an attempt, with the values that the store has for the names that were asked for.
 
-    ``losses`` says how often the attempt lost its process before.
+    ``input`` is the item of a mapped task's member, or what ``next_iteration`` handed on.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
-    losses: int = 0
+    leave: Leave = field(default_factory=Leave)
+    input: Any = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to run: where it runs, and whether the broker delivered its message again."""
+    """One attempt to run: where it runs, and whether the broker delivered its message again. ``node`` is its key."""
 
     run: RunRef
     plan: Plan
@@ -67,10 +103,22 @@ class Attempt:
     redelivered: bool = False
 
 
-class RunStore(Protocol):
-    """The truth about runs. Each method is atomic."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a run has come to: its state, and its values by name."""
 
-    def begin(self, attempt: Attempt, names: Sequence[str]) -> Begun | None:
+    state: RunState
+    results: Mapping[str, Any]
+    errors: Mapping[str, BaseException]
+    channel: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    feedback: Sequence[FeedbackRecord]
+
+
+class RunStore(Protocol):
+    """The truth about runs. Each method is atomic. Nodes are named by activation keys, results by node ids."""
+
+    def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         """Leave to run an attempt, or None: it is stale. ``names`` are looked up in results, then in the channel."""
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
@@ -86,8 +134,40 @@ class RunStore(Protocol):
     def results(self, run: RunRef, nodes: Sequence[str]) -> dict[str, Any]:
         """The results that are there, by node."""
 
+    def values(self, run: RunRef, names: Sequence[str]) -> dict[str, Any]:
+        """What is there under ``names``: results, or else values of the channel."""
+
+    def error(self, run: RunRef, node: str) -> BaseException | None:
+        """The exception that a node ended with."""
+
+    def jumps(self, run: RunRef, group: str) -> tuple[str, ...]:
+        """Where members of a group jump to when its barrier closes."""
+
+    def put_inputs(self, run: RunRef, inputs: Mapping[str, Any]) -> None:
+        """Keeps what activations will receive. Raises SerializationError."""
+
+    def input(self, run: RunRef, node: str) -> Any:
+        """What was kept for an activation, or NOTHING."""
+
+    def feedback(self, run: RunRef) -> list[FeedbackRecord]:
+        """Everything that the run's tasks asked, in no order."""
+
     def acknowledge(self, run: RunRef, commands: Iterable[Command]) -> None:
         """Takes commands that were carried out from the outbox."""
+
+
+class Graphs(Protocol):
+    """Where plans come from, and where those of added tasks go."""
+
+    def plan_for(self, run: RunRef, graph: str) -> Plan:
+        """The plan of the run's workflow as written (``graph`` empty) or with added tasks."""
+
+    def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
+        """Keeps tasks that an attempt added; the answer is ``plan`` with them.
+
+        Raises:
+            SerializationError: a function cannot be sent.
+        """
 
 
 class Executor(Protocol):
@@ -97,14 +177,18 @@ class Executor(Protocol):
     def fires_barriers(self) -> bool:
         """Whether the end of a group's last member brings about its barrier without being told (a chord)."""
 
-    def send(self, run: RunRef, plan: Plan, commands: Sequence[Command]) -> None:
-        """Sees to it that the commands are carried out, here or elsewhere, soon. Returns at once."""
+    def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
+        """Sees to it that the commands are carried out, here or elsewhere, in ``delay`` seconds. Returns at once."""
 
 
 class Channel(Protocol):
-    """The key/value space that the tasks of a run share. Every method is atomic, in every backend."""
+    """The key/value space that the tasks of a run share. Every method is atomic, in every backend.
 
-    def set(self, key: str, value: Any) -> None: ...
+    A ``ttl`` is in seconds, more than 0; when it is over the key is absent. No key outlives its run.
+    """
+
+    def set(self, key: str, value: Any, ttl: float | None = None) -> None:
+        """Puts a value under ``key``, for good if no ``ttl`` is given."""
 
     def get(self, key: str, default: Any = None) -> Any: ...
 
@@ -116,11 +200,33 @@ class Channel(Protocol):
 
     def clear(self) -> None: ...
 
-    def append(self, key: str, value: Any) -> int:
-        """Adds to the end of the list under ``key``, made if absent; returns its new length."""
+    def append(self, key: str, value: Any, ttl: float | None = None) -> int:
+        """Adds to the end of the list under ``key``, made if absent; returns its new length.
 
-    def prepend(self, key: str, value: Any) -> int:
-        """Adds to the front of the list under ``key``, made if absent; returns its new length."""
+        A ``ttl`` is that of the whole list from now on; without one the list expires when it would have.
+
+        Raises:
+            TypeError: something else than a list is there; nothing was changed.
+        """
+
+    def prepend(self, key: str, value: Any, ttl: float | None = None) -> int:
+        """As :meth:`append`, to the front."""
 
     def atomic_add(self, key: str, amount: int | float = 1) -> int | float:
-        """Adds to the number under ``key``, 0 if absent; returns the sum."""
+        """Adds to the number under ``key``, 0 if absent; returns the sum. The key expires when it would have.
+
+        Raises:
+            TypeError: ``amount`` or what is there is no finite number, or an integer beyond 2**53 - 1.
+            OverflowError: the sum would be. In each case nothing was changed.
+        """
+
+    def lock(self, key: str, timeout: float = 10.0) -> AbstractContextManager[None]:
+        """Holds the lock of ``key`` for a ``with`` block: one task of the run at a time has it, on whatever worker.
+
+        It is advisory, for a reading and a writing that belong together: the other methods do not ask for it. It is not
+        reentrant. The lock of a task whose process died is free a few seconds later.
+
+        Raises:
+            ChannelLockTimeoutError: it was not free within ``timeout`` seconds.
+            ChannelLockLostError: when the block is left: it was not held to its end.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +12,10 @@ from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.diagram import to_dot, to_mermaid
 from graflow_celery.core.lower import lower
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.policy import SchedulingPolicy, as_scheduling_policy
+from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.errors import ConfigError
-from graflow_celery.local import LocalRun
+from graflow_celery.local import MAX_STEPS, LocalRun
 from graflow_celery.ports import EventRecord
 
 if TYPE_CHECKING:
@@ -25,12 +28,23 @@ Progress = Callable[[EventRecord], None]
 class WorkflowContext(WorkflowDefinition):
     """A workflow: write it inside ``with``, run it there or later. Make one with :func:`workflow`."""
 
+    def __init__(self, name: str, *, tracer: Any = None, scheduling: str | SchedulingPolicy | None = None) -> None:
+        super().__init__(name)
+        self.tracer = tracer
+        self.scheduling = as_scheduling_policy(scheduling)
+        self.llm = LLMRegistry(threading.RLock())
+
+    def register_llm_agent(self, name: str, agent_or_factory: Any) -> None:
+        """Gives the tasks of every run an agent: the object itself, or a factory that makes it where it is used."""
+        self.llm.register_agent(name, agent_or_factory)
+
     def execute(
         self,
         start_node: str | None = None,
-        *,
+        max_steps: int = MAX_STEPS,
         ret_context: bool = False,
         initial_channel: Mapping[str, Any] | None = None,
+        *,
         backend: Literal["local", "celery"] = "local",
         timeout: float | None = None,
         progress: Progress | None = None,
@@ -39,10 +53,11 @@ class WorkflowContext(WorkflowDefinition):
         """Runs the workflow to its end and returns the last result.
 
         The last result is that of the only node without a successor or, where several have none, of the node that
-        succeeded last; of a group it is ``{member id: result}``.
+        succeeded last; of a group it is ``{member id: result}``. Of a run that waits for a person it is None.
 
         Args:
             start_node: where to begin; needed only if no single node stands out.
+            max_steps: how many attempts of tasks may begin; when they are used up the run is ended, as terminated.
             ret_context: return ``(result, ExecutionContext)``.
             initial_channel: values that the channel starts with.
             backend: ``"local"`` runs in threads of this process, ``"celery"`` on the workers.
@@ -55,21 +70,29 @@ class WorkflowContext(WorkflowDefinition):
             UnavailableError: no server answers, or no live worker consumes a queue. Nothing was started.
             Exception: what the failed task raised, with its traceback; ParallelGroupError for a group.
         """
+        _check_steps(max_steps)
         if backend == "local":
-            run = LocalRun(self, start_node=start_node, initial_channel=initial_channel, observer=progress)
+            run = LocalRun(
+                self,
+                start_node=start_node,
+                initial_channel=initial_channel,
+                max_steps=max_steps,
+                observer=progress,
+                policy=self.scheduling,
+                llm=self.llm,
+            )
             result = run.execute(timeout)
             return (result, run.context) if ret_context else result
         if backend != "celery":
             raise ConfigError(f"Unknown backend '{backend}'. Use 'local' or 'celery'.")
-        distributed = _distributed()
-        submitted: Run = distributed.submit(
-            self,
-            start_node=start_node,
+        submitted = self.submit(
+            start_node,
             initial_channel=initial_channel,
+            max_steps=max_steps,
             settings=settings,
             require_workers=True,
         )
-        result = distributed.finish(submitted, timeout=timeout, progress=progress)
+        result = _distributed().finish(submitted, timeout=timeout, progress=progress)
         return (result, submitted.context) if ret_context else result
 
     def submit(
@@ -77,6 +100,8 @@ class WorkflowContext(WorkflowDefinition):
         start_node: str | None = None,
         *,
         initial_channel: Mapping[str, Any] | None = None,
+        max_steps: int = MAX_STEPS,
+        timeout: float | None = None,
         run_id: str | None = None,
         settings: Settings | None = None,
         require_workers: bool = False,
@@ -84,17 +109,23 @@ class WorkflowContext(WorkflowDefinition):
         """Starts the workflow on the Celery workers and returns at once.
 
         Args:
-            start_node, initial_channel, settings: as in :meth:`execute`.
+            start_node, initial_channel, max_steps, settings: as in :meth:`execute`.
+            timeout: seconds after which the run is cancelled, whether or not anybody waits for it.
             run_id: the run's id. A second submit of it returns the run that is there and starts nothing.
             require_workers: raise NoWorkerError if no live worker consumes a queue of the workflow.
         """
+        _check_steps(max_steps)
         run: Run = _distributed().submit(
             self,
             start_node=start_node,
             initial_channel=initial_channel,
+            max_steps=max_steps,
+            timeout=timeout,
             run_id=run_id,
             settings=settings,
             require_workers=require_workers,
+            llm=self.llm,
+            scheduling=self.scheduling,
         )
         return run
 
@@ -111,15 +142,26 @@ class WorkflowContext(WorkflowDefinition):
         return to_dot(self.graph, self.name)
 
 
-def workflow(name: str) -> WorkflowContext:
+def workflow(name: str, *, tracer: Any = None, scheduling: str | SchedulingPolicy | None = None) -> WorkflowContext:
     """A new workflow; ``with workflow("etl") as wf:`` registers what is written inside.
+
+    Args:
+        name: how runs, events and errors name it.
+        tracer: what follows its runs.
+        scheduling: which of the tasks that are ready goes first: ``"fifo"``, ``"priority"`` or an object with
+            ``rank(node)``.
 
     Raises:
         ConfigError: the name is empty.
     """
     if not name:
         raise ConfigError("A workflow needs a name: workflow('etl').")
-    return WorkflowContext(name)
+    return WorkflowContext(name, tracer=tracer, scheduling=scheduling)
+
+
+def _check_steps(max_steps: int) -> None:
+    if not isinstance(max_steps, int) or max_steps < 1:
+        raise ConfigError(f"max_steps={max_steps!r} must be a whole number, 1 or more.")
 
 
 @functools.cache

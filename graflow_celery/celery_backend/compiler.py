@@ -6,13 +6,16 @@ sending a command twice makes the same messages, and a replaced attempt takes th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graflow_celery.codec.canonical import digest
-from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup
+from graflow_celery.core.activation import node_of
+from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
+from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
+from graflow_celery.errors import RunStateError
 from graflow_celery.ports import RunRef
 
 NODE_TASK = "graflow.node"
@@ -53,14 +56,23 @@ def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tu
             case CloseBarrier(group):
                 messages.append(barrier_message(run, plan, group))
             case OpenGroup(group):
-                for opened in _opened(plan, group):
-                    spec = plan[opened]
-                    chords.append(Chord(chord_id(run, opened), len(spec.exits)))
-                    messages += [
-                        node_message(run, plan, entry, FIRST_ATTEMPT, bodies)
-                        for entry in spec.entries
-                        if not plan[entry].is_group
-                    ]
+                place = Place.of(plan, group)
+                chords.append(Chord(chord_id(run, group), len(place.spec.exits)))
+                messages += [
+                    node_message(run, plan, place.inside(entry).key, FIRST_ATTEMPT, bodies)
+                    for entry in place.spec.entries
+                    if not plan[entry].is_group
+                ]
+            case OpenMembers(group, first, count, total):
+                if first == 0:
+                    chords.append(Chord(chord_id(run, group), total))
+                prefix, suffix = Place.of(plan, group).members
+                messages += [
+                    node_message(run, plan, f"{prefix}{index}{suffix}", FIRST_ATTEMPT, bodies)
+                    for index in range(first, first + count)
+                ]
+            case _:
+                raise RunStateError(f"No message carries {command!r} out.")
     return chords, messages
 
 
@@ -80,7 +92,7 @@ def node_message(run: RunRef, plan: Plan, node: str, attempt: int, bodies: Bodie
         "argsrepr": f"{plan.name} {node} #{attempt}"[:LONGEST_REPR],
         **_place_in_chord(run, plan, node, {} if bodies is None else bodies),
     }
-    return Message(NODE_TASK, (run.id, run.graph, node, attempt), _present(given))
+    return Message(NODE_TASK, (run.id, run.graph, node, attempt, *_added(plan, node)), _present(given))
 
 
 def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
@@ -91,7 +103,7 @@ def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
         "argsrepr": f"{plan.name} {group} barrier"[:LONGEST_REPR],
         **_place_in_chord(run, plan, group, {}),
     }
-    return Message(BARRIER_TASK, (run.id, run.graph, group), _present(given))
+    return Message(BARRIER_TASK, (run.id, run.graph, group, *_added(plan, group)), _present(given))
 
 
 def chord_id(run: RunRef, group: str) -> str:
@@ -113,25 +125,19 @@ def chord_body(run: RunRef, plan: Plan, group: str) -> dict[str, Any]:
 
 
 def _place_in_chord(run: RunRef, plan: Plan, node: str, bodies: Bodies) -> dict[str, Any]:
-    spec = plan[node]
-    if spec.group is None or not spec.is_exit:
+    place = Place.of(plan, node)
+    if place.spec.group is None or not place.spec.is_exit:
         return {}
-    if spec.group not in bodies:
-        bodies[spec.group] = chord_body(run, plan, spec.group)
-    return {
-        "group_id": chord_id(run, spec.group),
-        "group_index": spec.exit_index,
-        "chord": bodies[spec.group],
-    }
+    group = place.around.key
+    if group not in bodies:
+        bodies[group] = chord_body(run, plan, group)
+    return {"group_id": chord_id(run, group), "group_index": place.spec.exit_index, "chord": bodies[group]}
 
 
-def _opened(plan: Plan, group: str) -> Iterator[str]:
-    """The group, and the groups among its entries, which open with it."""
-    pending = [group]
-    while pending:
-        opened = pending.pop()
-        yield opened
-        pending += [entry for entry in plan[opened].entries if plan[entry].is_group]
+def _added(plan: Plan, node: str) -> tuple[str, ...]:
+    """The graph of a node that was added while the run went on."""
+    graph = plan.graph_of(node_of(node))
+    return (graph,) if graph else ()
 
 
 def _short(node: str) -> str:

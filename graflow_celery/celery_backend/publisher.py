@@ -10,7 +10,7 @@ from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 
 from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
-from graflow_celery.core.commands import Command
+from graflow_celery.core.commands import Command, DispatchNode
 from graflow_celery.core.plan import Plan
 from graflow_celery.errors import ConfigError, StoreUnavailableError
 from graflow_celery.ports import RunRef
@@ -34,6 +34,11 @@ KEPT_HEADERS = frozenset({"lang", "task", "id", "eta", "group", "group_index", "
 #: Stands where Celery would name the sender's own reply queue: nobody is replied to.
 NO_REPLY = "-"
 
+#: Seconds for which a worker may hold a message until its time has come.
+LONGEST_COUNTDOWN = 30.0
+#: Messages that one batch sends.
+SLICE = 1000
+
 Acknowledge = Callable[[RunRef, Sequence[Command]], None]
 
 
@@ -46,12 +51,19 @@ class CeleryExecutor:
         self._app = app
         self._acknowledge = acknowledge
 
-    def send(self, run: RunRef, plan: Plan, commands: Sequence[Command]) -> None:
-        """Raises StoreUnavailableError if the broker does not answer; the commands stay in the outbox then."""
+    def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
+        """Raises StoreUnavailableError if the broker does not answer; the commands stay in the outbox then.
+
+        A delay beyond LONGEST_COUNTDOWN is left to the outbox: the monitor sends the commands when they are due. So is
+        what no message carries out.
+        """
+        if delay > LONGEST_COUNTDOWN or (delay and not all(isinstance(item, DispatchNode) for item in commands)):
+            return
         chords, messages = compile_commands(run, plan, commands)
         try:
             self._announce(chords)
-            self._publish(messages)
+            for start in range(0, len(messages), SLICE):
+                self._publish(messages[start : start + SLICE], delay)
         except OperationalError as error:
             raise StoreUnavailableError(mask_url(self._app.conf.broker_url), str(error)) from error
         self._acknowledge(run, commands)
@@ -62,7 +74,7 @@ class CeleryExecutor:
             with reported(url):
                 self._app.backend.set_chord_size(chord.group_id, chord.size)
 
-    def _publish(self, messages: Sequence[Message]) -> None:
+    def _publish(self, messages: Sequence[Message], delay: float) -> None:
         amqp = self._app.amqp
         with self._app.producer_or_acquire() as producer, producer.batch():
             for message in messages:
@@ -75,6 +87,7 @@ class CeleryExecutor:
                     reply_to=NO_REPLY,
                     kwargsrepr="",
                     create_sent_event=self._app.conf.task_send_sent_event,
+                    countdown=delay or None,
                     **headers,
                 )
                 slim = {name: value for name, value in made.headers.items() if name in KEPT_HEADERS or _says(value)}

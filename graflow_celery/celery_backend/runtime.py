@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +15,14 @@ from celery import Celery
 
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.codec.callables import decode_callable
-from graflow_celery.codec.manifest import CodeReference, LoadedGraph, load_graph
+from graflow_celery.codec.manifest import CodeReference, LoadedGraph, load_graph, pack_graph
 from graflow_celery.codec.values import ValueCodec
+from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import Command
+from graflow_celery.core.extend import Extension
+from graflow_celery.core.plan import Plan
+from graflow_celery.engine.context import ExecutionContext
+from graflow_celery.engine.llm import Factory, Kind, LLMRegistry
 from graflow_celery.engine.node import NodeCode
 from graflow_celery.engine.runner import Engine
 from graflow_celery.ports import RunRef
@@ -49,9 +56,10 @@ class Runtime:
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace)
         self.store = RedisRunStore(self.client, self.scripts, self.keys, self.values, lifetimes)
         self.liveness = Liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
-        self.engine = Engine(self.store, CeleryExecutor(app, self._acknowledge))
+        self.engine = Engine(self.store, CeleryExecutor(app, self._acknowledge), self)
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
+        self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()
         self._lock = threading.Lock()
 
     @cached_property
@@ -67,6 +75,10 @@ class Runtime:
         key = self.keys.run(run_id).channel
         return RedisChannel(self.client, self.scripts, key, self.values, self.settings.run_ttl)
 
+    def context(self, run: RunRef, plan: Plan) -> ExecutionContext:
+        """What the tasks of a run see of it."""
+        return ExecutionContext(run, plan, self.store, self.channel(run.id), llm=self.llm(run.graph))
+
     def graph(self, name: str) -> LoadedGraph:
         """A graph by its hash, from the cache or the content store. Raises BlobMissingError, BlobRejectedError."""
         with self._lock:
@@ -74,22 +86,41 @@ class Runtime:
                 self._graphs.move_to_end(name)
                 return self._graphs[name]
         loaded = load_graph(name, self.content.get, self.codec)
+        if loaded.base:
+            extended = self.graph(loaded.base).plan.extended(name, loaded.plan.nodes)
+            loaded = replace(loaded, plan=extended)
         with self._lock:
             self._graphs[name] = loaded
             while len(self._graphs) > GRAPHS_KEPT:
                 self._graphs.popitem(last=False)
         return loaded
 
-    def code(self, run: RunRef, node: str) -> NodeCode:
-        """A node's function and bound values.
+    def plan_for(self, run: RunRef, graph: str = "") -> Plan:
+        """The plan of the run's workflow, or of it with added tasks. Raises BlobMissingError, BlobRejectedError."""
+        return self.graph(graph or run.graph).plan
+
+    def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
+        """Uploads tasks that an attempt added: their functions and a small manifest. Raises SerializationError."""
+        packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.graph)
+        absent = self.content.absent(list(packed.blobs))
+        self.content.put({name: packed.blobs[name]() for name in absent})
+        return plan.extended(packed.hash, extension.plan.nodes)
+
+    def code(self, graph: str, activation: str) -> NodeCode:
+        """The function and bound values of a node of a graph.
 
         Raises:
             CodeNotFoundError: a module cannot be imported here. BlobMissingError, BlobRejectedError: see there.
         """
-        reference = self.graph(run.graph).code.get(node)
+        known = self.graph(graph).code
+        node = node_of(activation)
+        item = item_of(node)
+        if node not in known and item is not None:
+            node = item[0]
+        reference = known.get(node)
         if reference is None:
             return NodeCode(_point)
-        key = (run.graph, node)
+        key = (graph, node)
         with self._lock:
             if key in self._functions:
                 self._functions.move_to_end(key)
@@ -107,13 +138,64 @@ class Runtime:
         where = f"worker {self.where}"
         func = decode_callable(data, task_id=node, where=where, allow_pickle=self.codec.allows_pickle)
         bound = {name: self._bound(node, name, kind, value) for name, (kind, value) in reference.bound.items()}
-        return NodeCode.build(func, reference.inject_context, reference.resolve_keyword_args, bound)
+        return NodeCode.build(
+            node,
+            func,
+            reference.inject_context,
+            reference.resolve_keyword_args,
+            bound,
+            reference.inject_llm_client,
+            reference.inject_llm_agent,
+        )
+
+    def llm(self, graph: str) -> LLMRegistry:
+        """The LLM clients and agents of a graph: one registry in this process for all of its runs."""
+        kinds: tuple[Kind, ...] = ("client", "agent")
+        sent = self.graph(graph).factories
+        with self._lock:
+            if graph not in self._llm:
+                factories = {
+                    kind: {name: self._factory(kind, name, key) for name, key in sent.get(kind, {}).items()}
+                    for kind in kinds
+                }
+                self._llm[graph] = LLMRegistry.from_factories(factories, threading.RLock())
+            self._llm.move_to_end(graph)
+            while len(self._llm) > GRAPHS_KEPT:
+                self._llm.popitem(last=False)
+            return self._llm[graph]
+
+    def _factory(self, kind: str, name: str, key: str) -> SentFactory:
+        def load() -> Factory:
+            what = f"LLM {kind} {name}"
+            _, data = self.codec.open(self.content.get(key, what))
+            where = f"worker {self.where}"
+            return decode_callable(data, task_id=what, where=where, allow_pickle=self.codec.allows_pickle)
+
+        return SentFactory(load)
 
     def _bound(self, node: str, name: str, kind: str, value: Any) -> Any:
         if kind == "json":
             return value
         what = f"argument '{name}' of task '{node}'"
         return self.codec.decode(self.content.get(value, what), what=what)
+
+
+class SentFactory:
+    """A factory in the content store, fetched when it is first needed."""
+
+    def __init__(self, load: Callable[[], Factory]) -> None:
+        self._load = load
+
+    @cached_property
+    def factory(self) -> Factory:
+        return self._load()
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.factory)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.factory(*arguments)
 
 
 def _point() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import redis
@@ -14,10 +18,11 @@ from celery.worker.request import Request
 
 from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed, RunAborted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
-from graflow_celery.engine.node import run_attempt
+from graflow_celery.engine.node import Host, run_attempt
 from graflow_celery.errors import BlobMissingError, BlobRejectedError, TimeLimitError, UnavailableError
 from graflow_celery.ports import Attempt, Outcome, RunRef
 
@@ -39,13 +44,17 @@ class NodeRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft:
-            run_id, graph, node, attempt = self.args
+            run_id, graph, node, attempt, *added = self.args
             reason = f"it ran past its time_limit of {timeout:g} s and was killed"
             here: Runtime = self.task.runtime()
             run = RunRef(run_id, graph)
-            outcome = Outcome(error=TimeLimitError(node, reason), worker=self.hostname or here.where, duration=timeout)
+            error = TimeLimitError(node_of(node), reason)
+            outcome = Outcome(error=error, worker=self.hostname or here.where, duration=timeout)
             with _told():
-                here.engine.deliver(run, here.graph(graph).plan, NodeFailed(node, attempt, reason), outcome)
+                plan = here.plan_for(run, *added)
+                [retries] = here.store.retries(run, [node])
+                failed = NodeFailed(node, attempt, reason, retries=retries, jitter=random.random())
+                here.engine.deliver(run, plan, failed, outcome)
         super().on_timeout(soft, timeout)
 
 
@@ -60,29 +69,32 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Adds the engine's tasks to an app; ``runtime`` gives the process's runtime when a task runs."""
 
     @app.task(name=NODE_TASK, bind=True, base=NodeTask, runtime=staticmethod(runtime), **DELIVERY)
-    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int) -> None:
-        """One attempt of one node."""
+    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int, added: str = "") -> None:
+        """One attempt of one node, of the workflow as written or of the graph that holds added tasks."""
         here = runtime()
         run = RunRef(run_id, graph)
         with _given_back():
             worker = self.request.hostname or here.where
             redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
-            applied = run_attempt(
-                here.engine,
-                here.channel(run_id),
-                Attempt(run, _plan(here, run), node_id, attempt, worker, redelivered),
-                lambda: here.code(run, node_id),
+            plan = _plan(here, run, added)
+            host = Host(
+                context=here.context(run, plan),
+                load=partial(here.code, added or graph, node_id),
+                run_coroutine=asyncio.run,
+                clock=time.perf_counter,
+                random=random.random,
                 max_losses=here.settings.max_losses,
             )
+            applied = run_attempt(here.engine, Attempt(run, plan, node_id, attempt, worker, redelivered), host)
         _count_once(applied)
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
-    def barrier(self: Any, run_id: str, graph: str, group: str) -> None:
+    def barrier(self: Any, run_id: str, graph: str, group: str, added: str = "") -> None:
         """A chord's body: the end of a group's superstep."""
         here = runtime()
         run = RunRef(run_id, graph)
         with _given_back():
-            applied = here.engine.close_barrier(run, _plan(here, run), group)
+            applied = here.engine.close_barrier(run, _plan(here, run, added), group)
         _count_once(applied)
 
 
@@ -105,10 +117,10 @@ def _given_back() -> Iterator[None]:
         raise Reject(error, requeue=True) from error
 
 
-def _plan(here: Runtime, run: RunRef) -> Plan:
+def _plan(here: Runtime, run: RunRef, added: str) -> Plan:
     """The run's plan. Without it the run can only end."""
     try:
-        return here.graph(run.graph).plan
+        return here.plan_for(run, added)
     except (BlobMissingError, BlobRejectedError) as error:
         here.engine.end(run, RunAborted(str(error)))
         raise Ignore from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,9 @@ from graflow_celery.codec.callables import encode_callable
 from graflow_celery.codec.canonical import canonical_json, digest
 from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.values import ValueCodec
-from graflow_celery.core.plan import NodeSpec, Plan, TaskOptions
+from graflow_celery.core.expr import Executable
+from graflow_celery.core.mapping import MappedTask
+from graflow_celery.core.plan import MapSpec, NodeSpec, Owner, Plan, TaskOptions
 from graflow_celery.core.policy import (
     AtLeastNGroupPolicy,
     BestEffortGroupPolicy,
@@ -24,10 +26,11 @@ from graflow_celery.core.policy import (
     GroupPolicy,
     StrictGroupPolicy,
 )
+from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.core.task import TaskWrapper
-from graflow_celery.errors import BlobRejectedError, SerializationError
+from graflow_celery.errors import BlobRejectedError
 
-VERSION = 1
+VERSION = 2
 INLINE_BOUND = 512
 
 _POLICIES: dict[str, type[GroupPolicy]] = {
@@ -40,6 +43,8 @@ _POLICY_NAMES = {kind: name for name, kind in _POLICIES.items()}
 
 Blob = Callable[[], bytes]
 Fetch = Callable[[str, str], bytes]
+#: ``{"client" or "agent": {name: factory}}``, as LLMRegistry.factories() gives them.
+Factories = Mapping[Any, Mapping[str, Callable[..., Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class CodeReference:
     inject_context: bool
     resolve_keyword_args: bool
     bound: Mapping[str, tuple[str, Any]]
+    inject_llm_client: bool = False
+    inject_llm_agent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,20 @@ class PackedGraph:
 
 @dataclass(frozen=True)
 class LoadedGraph:
-    """What a worker needs to run any node of a graph."""
+    """What a worker needs to run any node of a graph. ``base`` names the graph that it adds nodes to, if it does."""
 
     plan: Plan
     code: Mapping[str, CodeReference]
+    factories: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    base: str = ""
 
 
-def pack_graph(plan: Plan, tasks: Mapping[str, TaskWrapper], codec: ValueCodec) -> PackedGraph:
-    """The manifest and blobs of a plan whose tasks have the given functions.
+def pack_graph(
+    plan: Plan, tasks: Mapping[str, Executable], codec: ValueCodec, factories: Factories | None = None, base: str = ""
+) -> PackedGraph:
+    """The manifest and blobs of a plan whose nodes were made of the given expressions.
+
+    ``base`` is the graph that the plan adds nodes to, if it does.
 
     Raises:
         SerializationError: a function or a bound value cannot be sent; the message names the task.
@@ -95,16 +108,26 @@ def pack_graph(plan: Plan, tasks: Mapping[str, TaskWrapper], codec: ValueCodec) 
     nodes: list[list[Any]] = []  # a list, which keeps the order in which they were written
     for node in plan.nodes.values():
         described = _describe(node)
-        if node.id in tasks:
-            wrapper = tasks[node.id]
+        if node.is_group:
+            described["policy"] = _pack_policy(node.id, node.policy, codec, blobs)
+        wrapper = code_of(tasks.get(node.id))
+        if wrapper is not None:
             described["code"] = [
                 function(wrapper),
                 wrapper.inject_context,
                 wrapper.resolve_keyword_args,
                 {name: bound(node.id, name, value) for name, value in wrapper.bound.items()},
             ]
+            if wrapper.inject_llm_client or wrapper.inject_llm_agent:
+                described["code"] += [wrapper.inject_llm_client, wrapper.inject_llm_agent]
         nodes.append([node.id, described])
-    manifest = canonical_json({"version": VERSION, "name": plan.name, "start": plan.start, "nodes": nodes})
+    content: dict[str, Any] = {"version": VERSION, "name": plan.name, "start": plan.start, "nodes": nodes}
+    if base:
+        content["base"] = base
+    llm = _pack_factories(factories or {}, codec, blobs)
+    if llm:
+        content["llm"] = llm
+    manifest = canonical_json(content)
     name = digest(manifest)
     blobs[name] = partial(codec.seal, manifest, "json")
     return PackedGraph(name, blobs)
@@ -125,11 +148,33 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec) -> LoadedGraph:
         raise BlobRejectedError(
             f"Blob {name} ({what}) has version {content.get('version')}; this worker reads {VERSION}. Upgrade it."
         )
-    nodes = {node_id: _spec(node_id, described) for node_id, described in content["nodes"]}
+    nodes = {node_id: _spec(node_id, described, fetch, codec) for node_id, described in content["nodes"]}
     code = {
         node_id: CodeReference(*described["code"]) for node_id, described in content["nodes"] if "code" in described
     }
-    return LoadedGraph(Plan(content["name"], content["start"], nodes), code)
+    plan = Plan(content["name"], content["start"], nodes)
+    return LoadedGraph(plan, code, content.get("llm", {}), content.get("base", ""))
+
+
+def code_of(node: Executable | None) -> TaskWrapper | None:
+    """The task whose function a node runs; None for groups and for tasks without a function."""
+    wrapper = node.template if isinstance(node, MappedTask) else node
+    return wrapper if isinstance(wrapper, TaskWrapper) else None
+
+
+def _pack_factories(factories: Factories, codec: ValueCodec, blobs: dict[str, Blob]) -> dict[str, dict[str, str]]:
+    """Names the blobs of the factories, and adds them to ``blobs``."""
+    packed: dict[str, dict[str, str]] = {}
+    for kind, named in factories.items():
+        for name, factory in named.items():
+            key = fingerprint(factory, what=f"LLM {kind} '{name}'")
+            blobs[key] = partial(_factory_blob, factory, f"LLM {kind} {name}", codec)
+            packed.setdefault(kind, {})[name] = key
+    return packed
+
+
+def _factory_blob(factory: Callable[..., Any], what: str, codec: ValueCodec) -> bytes:
+    return codec.seal(encode_callable(factory, task_id=what, allow_pickle=codec.allows_pickle), "raw")
 
 
 def _function_blob(wrapper: TaskWrapper, codec: ValueCodec) -> bytes:
@@ -150,32 +195,39 @@ def _describe(node: NodeSpec) -> dict[str, Any]:
         value = getattr(node, item.name)
         if item.name in ("id", "options", "policy") or value == item.default:
             continue
-        described[item.name] = value
+        described[item.name] = list(astuple(value)) if isinstance(value, MapSpec | Owner) else value
     options = {name: value for name, value in asdict(node.options).items() if value != getattr(TaskOptions(), name)}
     if options:
         described["options"] = options
-    if node.is_group:
-        described["policy"] = _describe_policy(node.id, node.policy)
     return described
 
 
-def _describe_policy(group: str, policy: GroupPolicy) -> list[Any]:
-    if type(policy) not in _POLICY_NAMES:
-        raise SerializationError(
-            f"policy of group '{group}'",
-            f"policies of your own, such as {type(policy).__name__}, are not sent to workers in this version. Use "
-            f"'strict', 'best_effort', AtLeastNGroupPolicy or CriticalGroupPolicy, or run it with backend='local'.",
-        )
-    return [_POLICY_NAMES[type(policy)], *(getattr(policy, name) for name in policy.__slots__)]  # type: ignore[attr-defined]
+def _pack_policy(group: str, policy: GroupPolicy, codec: ValueCodec, blobs: dict[str, Blob]) -> list[Any]:
+    """A policy of ours by its name and arguments, one of the user's as a blob."""
+    if type(policy) in _POLICY_NAMES:
+        return [_POLICY_NAMES[type(policy)], *(getattr(policy, name) for name in policy.__slots__)]  # type: ignore[attr-defined]
+    what = f"policy of group '{group}'"
+    name = fingerprint(policy, what=what)
+    blobs[name] = partial(codec.encode, policy, what=what)
+    return ["blob", name]
 
 
-def _spec(node_id: str, described: Mapping[str, Any]) -> NodeSpec:
+def _spec(node_id: str, described: Mapping[str, Any], fetch: Fetch, codec: ValueCodec) -> NodeSpec:
     values: dict[str, Any] = {name: _frozen(value) for name, value in described.items() if name != "code"}
     if "options" in described:
-        values["options"] = TaskOptions(**described["options"])
+        options = dict(described["options"])
+        retry = options.pop("retry", None)
+        values["options"] = TaskOptions(**options, retry=None if retry is None else RetryPolicy(**retry))
+    for name, kind in (("map", MapSpec), ("owner", Owner)):
+        if name in described:
+            values[name] = kind(*described[name])
     if "policy" in described:
-        kind, *arguments = described["policy"]
-        values["policy"] = _POLICIES[kind](*arguments)
+        kind_name, *arguments = described["policy"]
+        if kind_name == "blob":
+            what = f"policy of group '{node_id}'"
+            values["policy"] = codec.decode(fetch(arguments[0], what), what=what)
+        else:
+            values["policy"] = _POLICIES[kind_name](*arguments)
     return NodeSpec(id=node_id, **values)
 
 

@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 
 from graflow_celery.core.expr import ParallelGroup
 from graflow_celery.core.graph import TaskGraph
+from graflow_celery.core.mapping import MappedTask
 
 
 def to_mermaid(graph: TaskGraph) -> str:
@@ -23,7 +24,8 @@ def to_mermaid(graph: TaskGraph) -> str:
                 yield from draw(member, indent + "    ")
             yield f"{indent}end"
         else:
-            yield f'{indent}{names[node_id]}["{label}"]'
+            left, right = ("[[", "]]") if isinstance(node, MappedTask) else ("[", "]")
+            yield f'{indent}{names[node_id]}{left}"{label}"{right}'
 
     for node_id in _outermost(graph):
         lines += draw(node_id, "    ")
@@ -45,7 +47,8 @@ def to_dot(graph: TaskGraph, name: str = "workflow") -> str:
                 yield from draw(member, indent + "  ")
             yield f"{indent}}}"
         else:
-            yield f"{indent}{_quoted(node_id)};"
+            shape = " [shape=box3d]" if isinstance(node, MappedTask) else ""
+            yield f"{indent}{_quoted(node_id)}{shape};"
 
     for node_id in _outermost(graph):
         lines += draw(node_id, "  ")
@@ -61,7 +64,9 @@ def to_text(graph: TaskGraph) -> str:
         node = graph.get_node(node_id)
         after = graph.successors(node_id)
         arrow = f"  ->  {', '.join(after)}" if after else ""
-        if isinstance(node, ParallelGroup):
+        if isinstance(node, MappedTask):
+            lines.append(f"{indent}{node_id}: one member for each item{arrow}")
+        elif isinstance(node, ParallelGroup):
             lines.append(f"{indent}{node_id}: group of {len(node.tasks)}{arrow}")
             for member in node.member_ids:
                 draw(member, indent + "  ")

@@ -1,4 +1,8 @@
-"""What can happen in a run. Past tense, frozen; the Scheduler's only input besides the plan."""
+"""What can happen in a run. Past tense, frozen; the Scheduler's only input besides the plan.
+
+``node`` and ``group`` are activation keys (see `activation`). Facts that only the store knows, such as how often an
+attempt was retried before, come with the event; so does chance (``jitter``, drawn by whoever reports a failure).
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,38 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run was accepted and nothing of it ran yet."""
+    """The run was accepted and nothing of it ran yet. ``timeout`` in seconds, if it has one."""
+
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSucceeded:
+    """``goto``: the nodes that it jumps to, by id. ``added``: the group that holds the tasks that it added.
+
+    ``leaves``: what the graph has after the node is not reached from it; so it is whenever it jumps.
+    """
+
     node: str
     attempt: int
+    goto: tuple[str, ...] = ()
+    added: str | None = None
+    leaves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFailed:
-    """``retryable`` is False where another attempt cannot help: a missing module, a value that cannot be sent."""
+    """``retryable`` is False where another attempt cannot help: a missing module, a value that cannot be sent.
+
+    ``retries``: how many retries came before. ``jitter``: a number in [0, 1).
+    """
 
     node: str
     attempt: int
     reason: str
     retryable: bool = True
+    retries: int = 0
+    jitter: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,35 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeReentered:
+    """The node is about to run in its ``cycle``-th cycle: it ran before in this run, and was reached again."""
+
+    node: str
+    attempt: int
+    cycle: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIterated:
+    """The attempt ended and asks to be run again (``next_iteration``)."""
+
+    node: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinished:
+    """The tasks that the node added, in ``group``, have ended; ``failure`` says what went wrong with them, ``goto`` where they jump."""
+
+    node: str
+    attempt: int
+    group: str
+    failure: str | None = None
+    goto: tuple[str, ...] = ()
+    leaves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSkipped:
     """Every predecessor of the node ended without reaching it, so it will never run (dead-path elimination)."""
 
@@ -47,16 +95,85 @@ class NodeSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class MapExpanded:
+    """The items of a mapped task were counted and stored."""
+
+    group: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
 class BarrierReached:
-    """Every member of the group has ended and its policy was asked: ``shortfall`` is None if it is met."""
+    """Every member of the group has ended, or its time was up, and its policy was asked.
+
+    ``shortfall`` is None if the policy is met; ``goto`` are the nodes outside that members jump to.
+    """
 
     group: str
     shortfall: str | None
+    goto: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRequested:
+    """The attempt waits for a person, at most ``timeout`` seconds before the run is parked."""
+
+    node: str
+    attempt: int
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackAnswered:
+    """``attempt`` is the one that asked."""
+
+    node: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackExpired:
+    """Nobody answered in time."""
+
+    node: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunTerminated:
+    """A task ended the run as done (``terminate_workflow``)."""
+
+    node: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelledByNode:
+    """A task ended the run as cancelled (``cancel_workflow``)."""
+
+    node: str
+    attempt: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepsExceeded:
+    """More than ``max_steps`` attempts of tasks wanted to begin."""
+
+    max_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunExpired:
+    """The run did not end within ``seconds``."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +183,24 @@ class RunAborted:
     reason: str
 
 
-Event = RunStarted | NodeSucceeded | NodeFailed | NodeLost | NodeSkipped | BarrierReached | CancelRequested | RunAborted
+Event = (
+    RunStarted
+    | NodeSucceeded
+    | NodeFailed
+    | NodeLost
+    | NodeReentered
+    | NodeIterated
+    | NodeFinished
+    | NodeSkipped
+    | MapExpanded
+    | BarrierReached
+    | FeedbackRequested
+    | FeedbackAnswered
+    | FeedbackExpired
+    | RunTerminated
+    | RunCancelledByNode
+    | CancelRequested
+    | StepsExceeded
+    | RunExpired
+    | RunAborted
+)

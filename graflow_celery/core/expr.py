@@ -130,15 +130,19 @@ class ParallelGroup(Executable):
         name: str | None = None,
         *,
         policy: str | GroupPolicy = "strict",
+        timeout: float | None = None,
+        register_to_context: bool = True,
     ) -> None:
         self.tasks = tuple(tasks)
+        self.timeout = checked_timeout(timeout, name or "(unnamed)")
         self._name = name
         self.policy: GroupPolicy = as_policy(policy)
         self.backend: str | None = None
         self.backend_config: Mapping[str, Any] = {}
         if not self.tasks:
             raise EmptyGroupError(name or "(unnamed)")
-        self._attach()
+        if register_to_context:
+            self._attach()
 
     @classmethod
     def of(cls, *operands: Executable) -> ParallelGroup:
@@ -146,15 +150,17 @@ class ParallelGroup(Executable):
         definition = current_definition()
         members: list[Executable] = []
         policy: GroupPolicy = StrictGroupPolicy()
+        timeout: float | None = None
         for operand in operands:
             if not isinstance(operand, ParallelGroup) or not operand.is_open:
                 members.append(operand)
                 continue
             members += operand.tasks
             policy = policy if operand.policy == StrictGroupPolicy() else operand.policy
+            timeout = operand.timeout if timeout is None else timeout
             if definition is not None and definition.graph.nodes.get(operand.task_id) is operand:
                 definition.graph.remove_node(operand.task_id)
-        return cls(members, policy=policy)
+        return cls(members, policy=policy, timeout=timeout)
 
     @property
     def is_open(self) -> bool:
@@ -198,8 +204,11 @@ class ParallelGroup(Executable):
         backend: str | None = None,
         backend_config: Mapping[str, Any] | None = None,
         policy: str | GroupPolicy | None = None,
+        timeout: float | None = None,
     ) -> Self:
         """Sets how the group runs and which policy judges it. Returns the group itself.
+
+        After ``timeout`` seconds the barrier closes: members that have not ended count as failed, and the policy judges.
 
         ``backend`` and ``backend_config`` are accepted as graflow's scripts give them; where a group runs is decided
         by the run (``execute(backend=...)``), not by the group.
@@ -210,6 +219,8 @@ class ParallelGroup(Executable):
             self.backend_config = {**self.backend_config, **backend_config}
         if policy is not None:
             self.policy = as_policy(policy)
+        if timeout is not None:
+            self.timeout = checked_timeout(timeout, self.task_id)
         return self
 
     def register(self, graph: TaskGraph) -> None:
@@ -224,6 +235,13 @@ class ParallelGroup(Executable):
 
     def __repr__(self) -> str:
         return f"ParallelGroup({list(self.member_ids)})"
+
+
+def checked_timeout(timeout: float | None, group: str) -> float | None:
+    """Raises GraphCompilationError unless ``timeout`` is None or a number of seconds over 0."""
+    if timeout is None or (isinstance(timeout, int | float) and timeout > 0):
+        return timeout
+    raise GraphCompilationError(f"Parallel group '{group}': timeout={timeout!r} must be a number of seconds over 0.")
 
 
 def chain(*tasks: Executable) -> SequentialTask:

@@ -162,8 +162,9 @@ class TaskGraph:
             return starts[0]
         if not self._nodes:
             raise GraphCompilationError("The workflow has no tasks. Write some inside its `with` block.")
-        if not starts:
-            raise GraphCompilationError("Every node has a predecessor. Say where to begin: execute(start_node=...).")
+        if not starts:  # a cycle as a whole: it begins where its author began
+            inside = set(self.members())
+            return next(node_id for node_id in self._nodes if node_id not in inside)
         raise GraphCompilationError(
             f"The workflow has {len(starts)} start nodes ({', '.join(starts[:8])}). Say which one begins: "
             f"execute(start_node=...), or put them side by side: ({' | '.join(starts[:3])})."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
 
+from graflow_celery.core.activation import RESERVED
 from graflow_celery.core.expr import Executable, ParallelGroup, SequentialTask
 from graflow_celery.core.graph import TaskGraph
+from graflow_celery.core.mapping import MappedTask
 from graflow_celery.core.plan import NodeSpec, Plan, TaskOptions
 from graflow_celery.core.policy import StrictGroupPolicy
-from graflow_celery.core.task import Task
 from graflow_celery.errors import GraphCompilationError
 
 
@@ -22,7 +22,8 @@ class _Scopes:
     entries: dict[str, list[str]] = field(default_factory=dict)
     exits: dict[str, list[str]] = field(default_factory=dict)
     exit_index: dict[str, int] = field(default_factory=dict)
-    entered: set[str] = field(default_factory=set)
+    member_of: dict[str, int] = field(default_factory=dict)
+    chains: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
 
 def lower(graph: TaskGraph, name: str, start_node: str | None = None) -> Plan:
@@ -41,24 +42,34 @@ def lower(graph: TaskGraph, name: str, start_node: str | None = None) -> Plan:
     scopes = _scopes(graph)
     _check_edges(graph, scopes)
     reachable = _reachable(graph, scopes, start)
-    _check_cycles(graph, reachable)
-    nodes: dict[str, NodeSpec] = {}
-    for node_id in reachable:
-        group = scopes.group_of.get(node_id)
-        node = graph.get_node(node_id)
-        nodes[node_id] = NodeSpec(
-            id=node_id,
-            successors=tuple(graph.successors(node_id)),
-            needs=sum(source in reachable for source in graph.predecessors(node_id)),
-            group=group,
-            exit_index=scopes.exit_index.get(node_id, -1),
-            entries=tuple(scopes.entries.get(node_id, ())),
-            exits=tuple(scopes.exits.get(node_id, ())),
-            weight=_weight(scopes, node_id),
-            policy=node.policy if isinstance(node, ParallelGroup) else StrictGroupPolicy(),
-            options=node.options if isinstance(node, Task) else TaskOptions(),
-        )
+    _check_ids(reachable)
+    loops = _loops(graph, start)
+    nodes = {node_id: _spec(graph, scopes, reachable, loops, node_id) for node_id in reachable}
     return Plan(name=name, start=start, nodes=nodes)
+
+
+def _spec(
+    graph: TaskGraph, scopes: _Scopes, reachable: dict[str, None], loops: set[tuple[str, str]], node_id: str
+) -> NodeSpec:
+    node = graph.get_node(node_id)
+    before = [
+        source for source in graph.predecessors(node_id) if source in reachable and (source, node_id) not in loops
+    ]
+    options = node.template.options if isinstance(node, MappedTask) else getattr(node, "options", None)
+    return NodeSpec(
+        id=node_id,
+        successors=tuple(target for target in graph.successors(node_id) if (node_id, target) not in loops),
+        loops=tuple(target for target in graph.successors(node_id) if (node_id, target) in loops),
+        needs=len(before),
+        group=scopes.group_of.get(node_id),
+        exit_index=scopes.exit_index.get(node_id, -1),
+        entries=tuple(scopes.entries.get(node_id, ())),
+        exits=tuple(scopes.exits.get(node_id, ())),
+        timeout=node.timeout if isinstance(node, ParallelGroup | MappedTask) else None,
+        map=node.spec(graph.predecessors(node_id)) if isinstance(node, MappedTask) else None,
+        policy=node.policy if isinstance(node, ParallelGroup | MappedTask) else StrictGroupPolicy(),
+        options=options or TaskOptions(),
+    )
 
 
 def _scopes(graph: TaskGraph) -> _Scopes:
@@ -69,10 +80,11 @@ def _scopes(graph: TaskGraph) -> _Scopes:
         scopes.exit_index |= {exit_id: index for index, exit_id in enumerate(_exits(group))}
         seen: set[str] = set()
         scopes.entries[group_id] = [member.leftmost.task_id for member in group.tasks]
-        scopes.entered.update(scopes.entries[group_id])
         scopes.exits[group_id] = _exits(group)
-        for member in group.tasks:
+        for index, member in enumerate(group.tasks):
+            scopes.chains[group_id, index] = [step.task_id for step in _steps(member)]
             for step in _steps(member):
+                scopes.member_of.setdefault(step.task_id, index)
                 if step.task_id in seen:
                     raise GraphCompilationError(f"Task '{step.task_id}' is twice in parallel group '{group_id}'.")
                 seen.add(step.task_id)
@@ -101,11 +113,23 @@ def _check_edges(graph: TaskGraph, scopes: _Scopes) -> None:
                 f"The edge '{source}' >> '{target}' crosses the border of parallel group "
                 f"'{inside if inside is not None else outside}'. Wire the group itself, or put both on one side of it."
             )
-        if inside is not None and target in scopes.entered:
+        if inside is not None and scopes.member_of[source] != scopes.member_of[target]:
             raise GraphCompilationError(
                 f"'{source}' and '{target}' stand side by side in parallel group '{inside}', but an edge puts one "
                 f"after the other. Write them as one member: ({source} >> {target}) | ..."
             )
+        if inside is not None and target != _after(scopes, source):
+            raise GraphCompilationError(
+                f"The edge '{source}' >> '{target}' makes a member of parallel group '{inside}' more than a chain. Inside "
+                f"of a group, loop with next_iteration() or next_task(..., goto=True)."
+            )
+
+
+def _after(scopes: _Scopes, source: str) -> str:
+    """What follows a node in its member's chain; empty after the last."""
+    chain = scopes.chains[scopes.group_of[source], scopes.member_of[source]]
+    place = chain.index(source)
+    return chain[place + 1] if place + 1 < len(chain) else ""
 
 
 def _reachable(graph: TaskGraph, scopes: _Scopes, start: str) -> dict[str, None]:
@@ -120,21 +144,32 @@ def _reachable(graph: TaskGraph, scopes: _Scopes, start: str) -> dict[str, None]
     return found
 
 
-def _check_cycles(graph: TaskGraph, reachable: Iterable[str]) -> None:
-    try:
-        TopologicalSorter({node: graph.predecessors(node) for node in reachable}).prepare()
-    except CycleError as error:
-        cycle = " >> ".join(error.args[1])
-        raise GraphCompilationError(f"The workflow has a cycle: {cycle}. Take one of these edges out.") from None
+def _check_ids(nodes: Iterable[str]) -> None:
+    for node_id in nodes:
+        if RESERVED.search(node_id):
+            raise GraphCompilationError(
+                f"Task id '{node_id}' ends like the name of a pass ('@1') or of an item ('[1]'). Choose another: "
+                f"@task(id=...)."
+            )
 
 
-def _weight(scopes: _Scopes, node_id: str) -> int:
-    """How many tasks start when the node does: one, or what a group and the groups it starts with open."""
-    total, stack = 0, [node_id]
+def _loops(graph: TaskGraph, start: str) -> set[tuple[str, str]]:
+    """The edges that close a cycle: those that lead back to a node on the way from the start, in the order written."""
+    loops: set[tuple[str, str]] = set()
+    done: set[str] = set()
+    path: dict[str, None] = {start: None}
+    stack = [(start, iter(graph.successors(start)))]
     while stack:
-        entries = scopes.entries.get(stack.pop())
-        if entries is None:
-            total += 1
+        node_id, successors = stack[-1]
+        for target in successors:
+            if target in path:
+                loops.add((node_id, target))
+            elif target not in done:
+                path[target] = None
+                stack.append((target, iter(graph.successors(target))))
+                break
         else:
-            stack += entries
-    return total
+            stack.pop()
+            path.pop(node_id)
+            done.add(node_id)
+    return loops

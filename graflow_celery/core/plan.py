@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
+from graflow_celery.core.activation import item_of, split
 from graflow_celery.core.policy import GroupPolicy, StrictGroupPolicy
+from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.errors import UnknownNodeError
+
+#: How often a task may run in one run by ``next_iteration`` if it does not say so itself; graflow's default.
+MAX_CYCLES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +26,43 @@ class TaskOptions:
     time_limit: float | None = None
     soft_time_limit: float | None = None
     max_retries: int = 0
+    retry: RetryPolicy | None = None
+    max_cycles: int | None = None
     on_worker_loss: Literal["retry", "fail"] = "retry"
     max_losses: int | None = None
+
+    @property
+    def retries(self) -> int:
+        """How many retries a failure may be followed by."""
+        return self.max_retries if self.retry is None else self.retry.max_retries
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """What makes a group of a task: one member for each item of a value that is known at run time only.
+
+    Attributes:
+        over: the node whose result, or the channel key whose value, holds the items.
+        max_parallel: how many members run at the same time; None for all.
+    """
+
+    over: str
+    max_parallel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose added tasks a group holds: the activation ``node`` of graph ``graph``, done at ``attempt`` when they are.
+
+    ``fatal``: whether the failure of one ends the run, as it does where the owner stands outside of every group.
+    ``leaves``: what the graph has after the owner is not reached from it.
+    """
+
+    node: str
+    attempt: int
+    graph: str = ""
+    fatal: bool = True
+    leaves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +71,34 @@ class NodeSpec:
 
     Attributes:
         successors: nodes that may start when this one is done.
+        loops: successors by an edge that closes a cycle: they are entered anew, and never wait for this node.
         needs: predecessors whose end the node waits for.
         group: the group that the node runs in, if any.
         exit_index: which member of ``group`` the node's end completes; -1 if none.
         entries: of a group: the nodes that start when it opens.
         exits: of a group: the nodes whose ends the barrier waits for.
-        weight: how many tasks start when the node does.
+        timeout: of a group: seconds after which its barrier closes with what has ended by then.
+        map: of a mapped task: where its items come from. ``options`` are those of each member.
+        owner: of a group of tasks that were added while the run went on: who added them.
     """
 
     id: str
     successors: tuple[str, ...] = ()
+    loops: tuple[str, ...] = ()
     needs: int = 0
     group: str | None = None
     exit_index: int = -1
     entries: tuple[str, ...] = ()
     exits: tuple[str, ...] = ()
-    weight: int = 1
+    timeout: float | None = None
+    map: MapSpec | None = None
+    owner: Owner | None = None
     policy: GroupPolicy = field(default_factory=StrictGroupPolicy)
     options: TaskOptions = field(default_factory=TaskOptions)
 
     @property
     def is_group(self) -> bool:
-        return bool(self.entries)
+        return bool(self.entries) or self.map is not None
 
     @property
     def is_exit(self) -> bool:
@@ -59,22 +107,46 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """A workflow as the Scheduler sees it: the nodes that can be reached from ``start``."""
+    """A workflow as the Scheduler sees it: the nodes that can be reached from ``start``.
+
+    Attributes:
+        homes: the graphs that hold the nodes which were added while the run went on, by node.
+    """
 
     name: str
     start: str
     nodes: Mapping[str, NodeSpec]
+    homes: Mapping[str, str] = field(default_factory=dict)
 
-    def __getitem__(self, node_id: str) -> NodeSpec:
+    def __getitem__(self, key: str) -> NodeSpec:
+        """The node of an id or an activation key; a member of a mapped task has the task's options and its own id."""
+        node = split(key)[0]
+        found = self.nodes.get(node)
+        if found is not None:
+            return found
+        item = item_of(node)
+        mapped = self.nodes.get(item[0]) if item is not None else None
+        if item is None or mapped is None or mapped.map is None:
+            raise UnknownNodeError(node, tuple(self.nodes))
+        return NodeSpec(id=node, needs=1, group=mapped.id, exit_index=item[1], options=mapped.options)
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, str):
+            return False
         try:
-            return self.nodes[node_id]
-        except KeyError:
-            raise UnknownNodeError(node_id, tuple(self.nodes)) from None
+            self[key]
+        except UnknownNodeError:
+            return False
+        return True
 
     @property
     def sinks(self) -> tuple[str, ...]:
         """Nodes outside of groups after which nothing follows."""
-        return tuple(node.id for node in self.nodes.values() if not node.successors and node.group is None)
+        return tuple(
+            node.id
+            for node in self.nodes.values()
+            if not node.successors and not node.loops and node.group is None and node.owner is None
+        )
 
     @property
     def task_ids(self) -> tuple[str, ...]:
@@ -83,3 +155,64 @@ class Plan:
     def queues(self, default: str) -> tuple[str, ...]:
         """The queues that workers must consume for this plan to finish, sorted."""
         return tuple(sorted({node.options.queue or default for node in self.nodes.values()}))
+
+    def graph_of(self, node: str) -> str:
+        """The graph that a node belongs to: empty for the workflow as written."""
+        item = item_of(node)
+        home = item[0] if item is not None and node not in self.nodes else node
+        return self.homes.get(home, "")
+
+    def enclosing(self, node: str) -> tuple[str, ...]:
+        """The groups around a node, the innermost first."""
+        around: list[str] = []
+        group = self[node].group
+        while group is not None:
+            around.append(group)
+            group = self.nodes[group].group
+        return tuple(around)
+
+    def number(self, node: str) -> int:
+        """The node's place in the plan, which names the passes that are entered there."""
+        return self._numbers[node]
+
+    def needs(self, node: str, entry: int | None) -> int:
+        """How many ends the node waits for in a pass that was entered at node number ``entry``."""
+        if entry is None:
+            return self[node].needs
+        if entry not in self._passes:
+            self._passes[entry] = self._needs_from(self._ids[entry])
+        return self._passes[entry].get(node, 0)
+
+    def has_graph(self, graph: str) -> bool:
+        """Whether the plan knows the nodes of a graph; it knows the workflow as written in any case."""
+        return graph == "" or graph in self.homes.values()
+
+    def extended(self, graph: str, nodes: Mapping[str, NodeSpec]) -> Plan:
+        """The plan with nodes that were added while the run went on, which ``graph`` holds."""
+        maps = self.nodes.maps if isinstance(self.nodes, ChainMap) else [self.nodes]
+        homes = {**self.homes, **dict.fromkeys(nodes, graph)}
+        return replace(self, nodes=ChainMap(dict(nodes), *maps), homes=homes)
+
+    def _needs_from(self, start: str) -> dict[str, int]:
+        needs: dict[str, int] = {}
+        seen = {start}
+        stack = [start]
+        while stack:
+            for successor in self.nodes[stack.pop()].successors:
+                needs[successor] = needs.get(successor, 0) + 1
+                if successor not in seen:
+                    seen.add(successor)
+                    stack.append(successor)
+        return needs
+
+    @cached_property
+    def _ids(self) -> tuple[str, ...]:
+        return tuple(self.nodes)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {node: number for number, node in enumerate(self._ids)}
+
+    @cached_property
+    def _passes(self) -> dict[int, dict[str, int]]:
+        return {}

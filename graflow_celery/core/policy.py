@@ -1,12 +1,19 @@
-"""Group policies: they judge the outcomes of a parallel group at its barrier. A policy decides; others act."""
+"""Policies: they decide, others act.
+
+A group policy judges the outcomes of a parallel group at its barrier. A scheduling policy says which of the nodes that are
+ready at the same time goes first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from graflow_celery.errors import ConfigError
+from graflow_celery.errors import ConfigError, ParallelGroupError
+
+if TYPE_CHECKING:
+    from graflow_celery.core.plan import NodeSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,39 @@ class CriticalGroupPolicy:
         return f"critical members failed: {', '.join(failed)}" if failed else None
 
 
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """How one member ended, in the words of graflow's policies."""
+
+    task_id: str
+    success: bool
+    error_message: str | None = None
+
+
+class GroupExecutionPolicy:
+    """The base of group policies written for graflow: override :meth:`on_group_finished`.
+
+    New ones need no base: any object with ``judge(outcomes)`` is a policy.
+    """
+
+    def get_name(self) -> str:
+        return type(self).__name__
+
+    def on_group_finished(
+        self, group_id: str, tasks: Sequence[Any], results: dict[str, TaskResult], context: Any
+    ) -> None:
+        """Raises :exc:`ParallelGroupError` if the group is to fail. ``tasks`` are the members' ids."""
+        raise NotImplementedError(f"{type(self).__name__} has to override on_group_finished().")  # abstract
+
+    def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
+        results = {item.member: TaskResult(item.member, item.succeeded, item.error) for item in outcomes}
+        try:
+            self.on_group_finished("", list(results), results, None)
+        except ParallelGroupError as error:
+            return error.detail
+        return None
+
+
 _BY_NAME: dict[str, type[StrictGroupPolicy | BestEffortGroupPolicy]] = {
     "strict": StrictGroupPolicy,
     "best_effort": BestEffortGroupPolicy,
@@ -97,3 +137,41 @@ def as_policy(policy: str | GroupPolicy) -> GroupPolicy:
     if isinstance(policy, GroupPolicy):
         return policy
     raise ConfigError(f"A group policy needs a method judge(outcomes); {type(policy).__name__} has none.")
+
+
+@runtime_checkable
+class SchedulingPolicy(Protocol):
+    """Says which of the nodes that are ready goes first, where not all of them can start."""
+
+    def rank(self, node: NodeSpec) -> Any:
+        """What nodes are sorted by, the smallest first; those of equal rank keep the order in which they got ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class FifoPolicy:
+    """First ready, first started."""
+
+    def rank(self, node: NodeSpec) -> Any:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityPolicy:
+    """The highest ``@task(priority=...)`` first; a task without one counts as 0."""
+
+    def rank(self, node: NodeSpec) -> Any:
+        return -(node.options.priority or 0)
+
+
+_SCHEDULING: dict[str, type[FifoPolicy | PriorityPolicy]] = {"fifo": FifoPolicy, "priority": PriorityPolicy}
+
+
+def as_scheduling_policy(policy: str | SchedulingPolicy | None) -> SchedulingPolicy:
+    """A scheduling policy from its name or itself. Raises ConfigError if it is neither."""
+    if policy is None:
+        return FifoPolicy()
+    if isinstance(policy, str) and policy in _SCHEDULING:
+        return _SCHEDULING[policy]()
+    if not isinstance(policy, str) and isinstance(policy, SchedulingPolicy):
+        return policy
+    raise ConfigError(f"Unknown scheduling policy {policy!r}. Use 'fifo', 'priority' or an object with rank(node).")

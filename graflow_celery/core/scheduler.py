@@ -12,27 +12,61 @@ completes one brings about, and the run store, which alone sees all arrivals in 
 
 from __future__ import annotations
 
-from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, SkipNode
+from dataclasses import replace
+
+from graflow_celery.core.commands import (
+    CloseBarrier,
+    Command,
+    DispatchNode,
+    ExpireFeedback,
+    ExpireGroup,
+    ExpireRun,
+    FinishNode,
+    OpenGroup,
+    OpenMembers,
+    SkipNode,
+)
 from graflow_celery.core.events import (
     BarrierReached,
     CancelRequested,
     Event,
+    FeedbackAnswered,
+    FeedbackExpired,
+    FeedbackRequested,
+    MapExpanded,
     NodeFailed,
+    NodeFinished,
+    NodeIterated,
     NodeLost,
+    NodeReentered,
     NodeSkipped,
     NodeSucceeded,
     RunAborted,
+    RunCancelledByNode,
+    RunExpired,
     RunStarted,
+    RunTerminated,
+    StepsExceeded,
 )
-from graflow_celery.core.plan import NodeSpec, Plan
-from graflow_celery.core.state import Arrival, Emission, NodeState, RunStatus, Transition
+from graflow_celery.core.place import Place, start_of
+from graflow_celery.core.plan import Plan
+from graflow_celery.core.policy import FifoPolicy, SchedulingPolicy
+from graflow_celery.core.state import Arrival, Draw, Emission, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunStateError
 
 FIRST_ATTEMPT = 1
+RunEnd = CancelRequested | RunAborted | StepsExceeded | RunExpired
 
 
 class Scheduler:
-    """Answers events with transitions. Stateless: one instance serves every run."""
+    """Answers events with transitions. Stateless: one instance serves every run.
+
+    Args:
+        policy: which of the nodes that are ready at the same time goes first.
+    """
+
+    def __init__(self, policy: SchedulingPolicy | None = None) -> None:
+        self.policy: SchedulingPolicy = policy or FifoPolicy()
 
     def decide(self, plan: Plan, event: Event) -> Transition:
         """What follows from ``event``.
@@ -42,118 +76,313 @@ class Scheduler:
             RunStateError: the event does not fit the node (a barrier of a task, an outcome of a group).
         """
         match event:
-            case RunStarted():
-                return Transition("run_started", emissions=(self._enter(plan[plan.start]),))
-            case NodeSucceeded(node, attempt):
-                spec = self._task(plan, node)
-                return self._ended(plan, spec, attempt, NodeState.SUCCEEDED, consumes=1)
-            case NodeFailed(node, attempt, reason, retryable):
-                return self._failed(plan, self._task(plan, node), attempt, reason, retryable)
-            case NodeLost(node, attempt, losses, max_losses):
-                return self._lost(plan, self._task(plan, node), attempt, losses, max_losses)
+            case RunStarted(timeout):
+                entered = self._enter(start_of(plan))
+                expiry = () if timeout is None else (Emission(ExpireRun(timeout), delay=timeout),)
+                return Transition("run_started", emissions=(*entered, *expiry))
+            case MapExpanded(group, items):
+                return self._expanded(Place.of(plan, group), items)
+            case BarrierReached(group, shortfall, goto):
+                return self._barrier(Place.of(plan, group), shortfall, goto)
             case NodeSkipped(node):
-                return self._ended(plan, plan[node], 0, NodeState.SKIPPED, consumes=1, acknowledges=SkipNode(node))
-            case BarrierReached(group, shortfall):
-                return self._barrier(plan, plan[group], shortfall)
-            case CancelRequested() | RunAborted():
+                place = Place.of(plan, node)
+                return self._ended(place, 0, NodeState.SKIPPED, acknowledges=(SkipNode(node, place.graph),))
+            case NodeFinished(node, attempt, group, failure, goto, leaves):
+                return self._finished(Place.of(plan, node), attempt, group, failure, goto, leaves)
+            case CancelRequested() | RunAborted() | StepsExceeded() | RunExpired():
                 return self.end(event)
+            case _:
+                return self._of_attempt(_task(plan, event.node), event)
 
-    def end(self, event: CancelRequested | RunAborted) -> Transition:
+    def end(self, event: RunEnd) -> Transition:
         """What ends a run at once, whatever its plan is."""
-        if isinstance(event, CancelRequested):
-            return Transition("cancel_requested", ends=RunStatus.CANCELLED, reason=event.reason)
-        return Transition("run_aborted", ends=RunStatus.FAILED, reason=event.reason)
+        match event:
+            case CancelRequested(reason):
+                return Transition("cancel_requested", ends=RunStatus.CANCELLED, reason=reason)
+            case RunAborted(reason):
+                return Transition("run_aborted", ends=RunStatus.FAILED, reason=reason)
+            case StepsExceeded(limit):
+                reason = f"max_steps={limit} was reached before the workflow's end. Allow more: execute(max_steps=...)"
+                return Transition("steps_exceeded", ends=RunStatus.TERMINATED, reason=reason)
+            case RunExpired(seconds):
+                return Transition(
+                    "run_expired", ends=RunStatus.CANCELLED, reason=f"it did not end within {seconds:g} s"
+                )
 
-    def _failed(self, plan: Plan, spec: NodeSpec, attempt: int, reason: str, retryable: bool) -> Transition:
-        if retryable and attempt <= spec.options.max_retries:
-            return Transition(
-                "node_retried",
-                node=spec.id,
-                attempt=attempt,
-                becomes=NodeState.QUEUED,
-                next_attempt=attempt + 1,
-                consumes=1,
-                emissions=(Emission(DispatchNode(spec.id, attempt + 1), weight=1),),
-                reason=reason,
-            )
-        return self._ended(plan, spec, attempt, NodeState.FAILED, consumes=1, reason=reason)
+    def _of_attempt(self, place: Place, event: Event) -> Transition:
+        """What an attempt of a task did, or what became of it."""
+        match event:
+            case NodeSucceeded(_, attempt, goto, added, leaves):
+                if added is not None:
+                    return self._added(place, attempt, added, goto)
+                return self._ended(place, attempt, NodeState.SUCCEEDED, goto=goto, leaves=leaves)
+            case NodeFailed():
+                return self._failed(place, event)
+            case NodeLost(_, attempt, losses, max_losses):
+                return self._lost(place, attempt, losses, max_losses)
+            case NodeReentered(_, attempt, cycle):
+                return self._reentered(place, attempt, cycle)
+            case NodeIterated(_, attempt):
+                return self._again(place, "node_iterated", attempt, reenters=place.spec.id)
+            case FeedbackRequested(_, attempt, timeout):
+                asked = ExpireFeedback(place.key, attempt + 1, place.graph)
+                return self._waiting(
+                    place, "feedback_requested", attempt, () if timeout is None else (Emission(asked, delay=timeout),)
+                )
+            case FeedbackAnswered(_, attempt):
+                answered = self._again(place, "feedback_answered", attempt, resumes=True)
+                return replace(answered, acknowledges=(ExpireFeedback(place.key, attempt, place.graph),))
+            case FeedbackExpired(_, attempt):
+                return Transition("feedback_expired", place.key, attempt, scopes=place.scopes, pauses=True)
+            case RunTerminated(_, attempt, reason):
+                ended = self._ended(place, attempt, NodeState.SUCCEEDED)
+                return replace(ended, arrivals=(), emissions=(), draw=None, ends=RunStatus.TERMINATED, reason=reason)
+            case RunCancelledByNode(_, attempt, reason):
+                ended = self._ended(place, attempt, NodeState.FAILED, reason=reason)
+                return replace(ended, arrivals=(), emissions=(), draw=None, ends=RunStatus.CANCELLED, reason=reason)
+            case _:
+                raise RunStateError(f"Not an event of a task: {event!r}.")
 
-    def _lost(self, plan: Plan, spec: NodeSpec, attempt: int, losses: int, max_losses: int) -> Transition:
+    # ------------------------------------------------------------------------------------ another attempt
+
+    def _failed(self, place: Place, event: NodeFailed) -> Transition:
+        options = place.spec.options
+        if event.retryable and event.retries < options.retries:
+            delay = options.retry.delay(event.retries, event.jitter) if options.retry is not None else 0.0
+            retried = self._again(place, "node_retried", event.attempt, delay=delay)
+            return replace(retried, retries=True, reason=event.reason)
+        return self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason)
+
+    def _lost(self, place: Place, attempt: int, losses: int, max_losses: int) -> Transition:
         """The attempt goes on where its message was delivered again, until the node may lose no more workers."""
-        allowed = 0 if spec.options.on_worker_loss == "fail" else spec.options.max_losses or max_losses
+        options = place.spec.options
+        allowed = 0 if options.on_worker_loss == "fail" else options.max_losses or max_losses
         reason = lost_reason(losses)
         if losses > allowed:
-            return self._ended(plan, spec, attempt, NodeState.FAILED, consumes=1, reason=reason)
-        return Transition("node_lost", node=spec.id, attempt=attempt, reason=reason)
+            return self._ended(place, attempt, NodeState.FAILED, reason=reason)
+        return Transition("node_lost", place.key, attempt, scopes=place.scopes, reason=reason)
 
-    def _barrier(self, plan: Plan, spec: NodeSpec, shortfall: str | None) -> Transition:
+    def _reentered(self, place: Place, attempt: int, cycle: int) -> Transition:
+        limit = place.spec.options.max_cycles
+        if limit is not None and cycle >= limit:
+            return self._ended(place, attempt, NodeState.FAILED, reason=cycle_reason(limit))
+        return Transition("node_reentered", place.key, attempt, scopes=place.scopes)
+
+    def _again(
+        self, place: Place, event: str, attempt: int, *, delay: float = 0.0, reenters: str = "", resumes: bool = False
+    ) -> Transition:
+        """Another attempt of the same activation takes over."""
+        command = DispatchNode(place.key, attempt + 1, place.graph)
+        return Transition(
+            event,
+            place.key,
+            attempt,
+            scopes=place.scopes,
+            becomes=NodeState.QUEUED,
+            next_attempt=attempt + 1,
+            emissions=(Emission(command, delay=delay, reenters=reenters),),
+            resumes=resumes,
+        )
+
+    # ------------------------------------------------------------------------------------ waiting
+
+    def _waiting(self, place: Place, event: str, attempt: int, emissions: tuple[Emission, ...]) -> Transition:
+        """The code is done for now. The attempt moves on, so that whoever ends the wait does so once."""
+        return Transition(
+            event,
+            place.key,
+            attempt,
+            scopes=place.scopes,
+            becomes=NodeState.WAITING,
+            next_attempt=attempt + 1,
+            emissions=emissions,
+        )
+
+    def _added(self, place: Place, attempt: int, group: str, goto: tuple[str, ...]) -> Transition:
+        """The node added tasks: it is done when they are. Jumps take place then."""
+        waiting = self._waiting(place, "node_waiting", attempt, self._enter(Place.of(place.plan, group)))
+        return replace(waiting, jumps=(group, goto) if goto else None)
+
+    def _finished(
+        self, place: Place, attempt: int, group: str, failure: str | None, goto: tuple[str, ...], leaves: bool
+    ) -> Transition:
+        state = NodeState.SUCCEEDED if failure is None else NodeState.FAILED
+        finish = FinishNode(place.key, attempt, group, failure, goto, leaves, place.graph)
+        return self._ended(
+            place,
+            attempt,
+            state,
+            reason=failure or "",
+            goto=goto,
+            leaves=leaves,
+            counted=False,
+            acknowledges=(finish,),
+        )
+
+    # ------------------------------------------------------------------------------------ groups
+
+    def _expanded(self, place: Place, items: int) -> Transition:
+        """The number of members is known now. Told twice, it opens them once."""
+        spec = place.spec
+        if spec.map is None:
+            raise RunStateError(f"Node '{spec.id}' is no mapped task: it has no items.")
+        at_once = items if spec.map.max_parallel is None else min(items, spec.map.max_parallel)
+        opened = OpenMembers(place.key, 0, at_once, items, place.graph)
+        then: Command = opened if items else CloseBarrier(place.key, place.graph)
+        return Transition(
+            "map_expanded",
+            place.key,
+            scopes=place.scopes,
+            declares=((place.barrier, items), (f"next:{place.key}", at_once)) if items else (),
+            arrivals=(Arrival(f"items:{place.key}", 1, True, 1, (Emission(then),)),),
+            acknowledges=(OpenGroup(place.key, place.graph),),
+        )
+
+    def _barrier(self, place: Place, shortfall: str | None, goto: tuple[str, ...]) -> Transition:
+        spec = place.spec
         if not spec.is_group:
             raise RunStateError(f"Node '{spec.id}' is a task: no barrier belongs to it.")
         state = NodeState.SUCCEEDED if shortfall is None else NodeState.FAILED
-        return self._ended(plan, spec, 0, state, consumes=1, reason=shortfall or "", acknowledges=CloseBarrier(spec.id))
+        answered: list[Command] = [CloseBarrier(place.key, place.graph)]
+        if spec.timeout is not None:
+            answered.append(ExpireGroup(place.key, place.graph))
+        reason = shortfall or ""
+        if spec.owner is None:
+            return self._ended(place, 0, state, reason=reason, goto=goto, acknowledges=tuple(answered))
+        owner = spec.owner
+        finish = FinishNode(owner.node, owner.attempt, place.key, shortfall, goto, owner.leaves, owner.graph)
+        return Transition(
+            f"group_{state}",
+            place.key,
+            becomes=state,
+            consumes=place.weight,
+            emissions=(Emission(finish),),
+            acknowledges=tuple(answered),
+            reason=reason,
+        )
+
+    # ------------------------------------------------------------------------------------ ends
 
     def _ended(
         self,
-        plan: Plan,
-        spec: NodeSpec,
+        place: Place,
         attempt: int,
         state: NodeState,
         *,
-        consumes: int,
         reason: str = "",
-        acknowledges: Command | None = None,
+        goto: tuple[str, ...] = (),
+        leaves: bool = False,
+        counted: bool = True,
+        acknowledges: tuple[Command, ...] = (),
     ) -> Transition:
-        """A node reached a final state: tell the barrier around it and the nodes after it."""
-        arrivals = [self._arrive_at(plan[successor], state) for successor in spec.successors]
-        if spec.is_exit and spec.group is not None:
-            arrivals.append(self._arrive_at_barrier(plan[spec.group], state))
-        fatal = state is NodeState.FAILED and spec.group is None
+        """An activation reached a final state: tell the barrier around it and the nodes after it."""
+        spec = place.spec
+        if state is not NodeState.SUCCEEDED:
+            goto, leaves = (), False
+        fatal = state is NodeState.FAILED and place.is_fatal
+        near = tuple(target for target in goto if place.plan[target].group == spec.group)
+        far = tuple(target for target in goto if target not in near)
+        leaves = leaves or bool(goto)
+        arrivals = [self._jump(place.jump(target)) for target in near]
+        mirror = place.mirror
+        if spec.group is None:
+            for successor in spec.successors:
+                arrivals.append(self._arrive(place.beside(successor), not leaves and state is NodeState.SUCCEEDED))
+            if state is NodeState.SUCCEEDED and not leaves:
+                arrivals += [self._jump(place.jump(target)) for target in spec.loops]
+        elif leaves and not near:
+            mirror = place.last.home_key
+            arrivals.append(self._arrive_at_barrier(place, counted=False))
+        elif not near:
+            for successor in spec.successors:
+                arrivals.append(self._arrive(place.beside(successor), state is NodeState.SUCCEEDED))
+            if spec.is_exit:
+                counted = counted and state is not NodeState.SKIPPED
+                arrivals.append(self._arrive_at_barrier(place, counted))
         return Transition(
-            f"node_{state.value}" if not spec.is_group else f"group_{state.value}",
-            node=spec.id,
-            attempt=attempt,
+            f"node_{state}" if not spec.is_group else f"group_{state}",
+            place.key,
+            attempt,
+            scopes=place.scopes,
             becomes=state,
-            consumes=consumes,
+            mirror=mirror,
+            consumes=place.weight,
             arrivals=tuple(arrivals),
+            draw=self._draw(place),
+            jumps=(place.around.key, far) if far and spec.group is not None else None,
             acknowledges=acknowledges,
+            counted=counted and not (spec.group is not None and leaves),
             ends=RunStatus.FAILED if fatal else None,
             reason=f"'{spec.id}' failed: {reason}" if fatal else reason,
         )
 
-    def _arrive_at(self, spec: NodeSpec, state: NodeState) -> Arrival:
-        """A join runs once, after all of its predecessors, if at least one of them succeeded."""
+    def _arrive(self, place: Place, live: bool) -> Arrival:
+        """A join runs once, after all of its predecessors, if at least one of them succeeded and led to it."""
+        skip = SkipNode(place.key, place.graph)
         return Arrival(
-            key=spec.id,
-            needs=spec.needs,
-            live=state is NodeState.SUCCEEDED,
+            key=place.key,
+            needs=place.needs,
+            live=live,
             quorum=1,
-            then=self._enter(spec),
-            otherwise=Emission(SkipNode(spec.id), weight=1),
+            then=self._enter(place),
+            otherwise=(Emission(skip, weight=place.weight),),
         )
 
-    def _arrive_at_barrier(self, group: NodeSpec, state: NodeState) -> Arrival:
-        """A chord counts what ran. Where a member was skipped it will not fire, so the barrier is sent directly."""
+    def _jump(self, target: Place) -> Arrival:
+        """A jump, or the edge that closes a cycle, enters its target at once. Two from one pass count as one."""
+        return Arrival(f"jump:{target.key}", 1, True, 1, self._enter(target))
+
+    def _arrive_at_barrier(self, place: Place, counted: bool) -> Arrival:
+        """A chord counts what ran. Where a part will not be counted it will not fire: the barrier is sent directly."""
+        group = place.around
+        close = CloseBarrier(group.key, group.graph)
         return Arrival(
-            key=f"barrier:{group.id}",
-            needs=len(group.exits),
-            live=state is not NodeState.SKIPPED,
-            quorum=len(group.exits),
-            then=Emission(CloseBarrier(group.id), weight=1, expected=True),
-            otherwise=Emission(CloseBarrier(group.id), weight=1),
+            key=group.barrier,
+            needs=len(group.spec.exits),
+            live=counted,
+            quorum=0,
+            then=(Emission(close, expected=True),),
+            otherwise=(Emission(close),),
         )
 
-    def _enter(self, spec: NodeSpec) -> Emission:
-        command = OpenGroup(spec.id) if spec.is_group else DispatchNode(spec.id, FIRST_ATTEMPT)
-        return Emission(command, weight=spec.weight)
+    def _draw(self, place: Place) -> Draw | None:
+        """The next member of a mapped task that runs a few at a time takes the place of the one that ended."""
+        if place.spec.group is None:
+            return None
+        group = place.around
+        if group.spec.map is None or group.spec.map.max_parallel is None:
+            return None
+        prefix, suffix = place.siblings
+        return Draw(f"next:{group.key}", group.barrier, prefix, suffix, group.graph)
 
-    def _task(self, plan: Plan, node: str) -> NodeSpec:
-        spec = plan[node]
-        if spec.is_group:
-            raise RunStateError(f"Node '{node}' is a group: it ends at its barrier, not with an outcome of its own.")
-        return spec
+    def _enter(self, place: Place) -> tuple[Emission, ...]:
+        spec = place.spec
+        reenters = spec.id if place.is_again else ""
+        if not spec.is_group:
+            command: Command = DispatchNode(place.key, FIRST_ATTEMPT, place.graph)
+            return (Emission(command, weight=place.weight, reenters=reenters),)
+        opened = [Emission(OpenGroup(place.key, place.graph), weight=place.weight, reenters=reenters)]
+        if spec.timeout is not None:
+            opened.append(Emission(ExpireGroup(place.key, place.graph), delay=spec.timeout))
+        for entry in spec.entries:
+            if place.plan[entry].is_group:
+                opened += self._enter(place.inside(entry))
+        return tuple(opened)
 
 
 def lost_reason(losses: int) -> str:
     """How a loss reads in events and errors."""
     times = "its worker process died" if losses == 1 else f"its worker process died {losses} times"
     return f"{times} while it ran (out of memory?)"
+
+
+def cycle_reason(limit: int) -> str:
+    """How the end of a cycle that went on for too long reads."""
+    return f"it ran {limit} times, as often as max_cycles={limit} allows"
+
+
+def _task(plan: Plan, node: str) -> Place:
+    place = Place.of(plan, node)
+    if place.spec.is_group:
+        raise RunStateError(f"Node '{node}' is a group: it ends at its barrier, not with an outcome of its own.")
+    return place

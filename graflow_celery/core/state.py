@@ -9,30 +9,37 @@ queue the commands of those that are complete, end the run when nothing is left 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from graflow_celery.core.commands import Command
+from graflow_celery.core.commands import Command, DispatchNode, OpenGroup
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. The last three are terminal."""
+    """Where a run stands. ``waiting``: for a person, longer than was allowed for. The last four are terminal."""
 
     RUNNING = "running"
+    WAITING = "waiting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    TERMINATED = "terminated"
 
     @property
     def is_terminal(self) -> bool:
-        return self is not RunStatus.RUNNING
+        return self not in (RunStatus.RUNNING, RunStatus.WAITING)
 
 
 class NodeState(StrEnum):
-    """Where a node stands. A node without a record is waiting, or queued for its first attempt."""
+    """Where a node stands.
+
+    ``running`` is said of open groups too; ``waiting`` of a node whose code is done for now: it waits for the tasks that
+    it added, or for a person. A node without a record was not reached, or is queued as the first of its group.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
+    WAITING = "waiting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -46,8 +53,9 @@ FINAL_STATES = frozenset({NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPP
 
 #: Which state may follow which. A node without a record may take any of them.
 ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
-    NodeState.QUEUED: frozenset({NodeState.RUNNING, *FINAL_STATES, NodeState.QUEUED}),
-    NodeState.RUNNING: frozenset({NodeState.RUNNING, *FINAL_STATES, NodeState.QUEUED}),
+    NodeState.QUEUED: frozenset({NodeState.RUNNING, NodeState.QUEUED, *FINAL_STATES}),
+    NodeState.RUNNING: frozenset({NodeState.RUNNING, NodeState.QUEUED, NodeState.WAITING, *FINAL_STATES}),
+    NodeState.WAITING: frozenset({NodeState.QUEUED, NodeState.SUCCEEDED, NodeState.FAILED}),
     NodeState.SUCCEEDED: frozenset(),
     NodeState.FAILED: frozenset(),
     NodeState.SKIPPED: frozenset(),
@@ -56,39 +64,71 @@ ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """What is known of a node: its state, its current attempt, counted from 1, and how often that lost its process."""
+    """What is known of an activation.
+
+    Attributes:
+        attempt: the current one, counted from 1; 0 for groups and skipped nodes.
+        losses: how often the attempt lost its process.
+        retries: how many failures were followed by another attempt.
+        cycle: how often the node was entered again in this run before and with this activation.
+        graph: the graph that it belongs to, if it was added while the run went on.
+    """
 
     state: NodeState
     attempt: int
     losses: int = 0
+    retries: int = 0
+    cycle: int = 0
+    graph: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Emission:
     """A command to be queued.
 
-    ``weight`` is how many ends it will bring about. ``expected`` says that a chord's body will carry the command out:
-    it is queued all the same, but sent only if that does not happen in time.
+    Attributes:
+        weight: what the run waits for because of it: 1 if it brings about the end of a node outside of every group.
+        expected: a chord's body will carry it out: it is queued all the same, but sent only if that does not happen.
+        delay: seconds after which it is due.
+        reenters: the id of a node that runs again with it; the run counts how often.
     """
 
     command: Command
-    weight: int
+    weight: int = 0
     expected: bool = False
+    delay: float = 0.0
+    reenters: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One arrival at a join or barrier that waits for ``needs`` of them.
+    """One arrival at a join or barrier that waits for ``needs`` of them; 0 stands for what was declared.
 
-    The one that completes it queues ``then`` if at least ``quorum`` of them were live, else ``otherwise``.
+    The one that completes it queues ``then`` if at least ``quorum`` of them were live, else ``otherwise``. A quorum of
+    0 stands for all of them.
     """
 
     key: str
     needs: int
     live: bool
     quorum: int
-    then: Emission
-    otherwise: Emission
+    then: tuple[Emission, ...]
+    otherwise: tuple[Emission, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Starts the next member of a mapped task whose members start a few at a time, if there is one left.
+
+    ``cursor`` counts those that were started, ``limit`` is where their total was declared; the member's key is made
+    of ``prefix``, its number and ``suffix``.
+    """
+
+    cursor: str
+    limit: str
+    prefix: str
+    suffix: str
+    graph: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +136,45 @@ class Transition:
     """A change of a run's state, decided by the Scheduler, carried out in one atomic step by a run store.
 
     Attributes:
-        node, attempt: the fence: nothing changes unless this is the node's current attempt and it has not ended.
-            An ``attempt`` of 0 stands for a node that has none (a group, a skipped node).
-        becomes: the node's new state; with ``next_attempt`` the attempt that is current from now on.
-        consumes: the weight that this event takes off what the run waits for.
-        arrivals, emissions: what is counted, and which commands are queued in any case.
-        acknowledges: a queued command that this event answers; it leaves the outbox.
+        node, attempt: the fence: nothing changes unless this is the activation's current attempt and it has not ended.
+            An ``attempt`` of 0 stands for one that has none (a group, a skipped node).
+        scopes: the groups around it: nothing changes if one of them has ended.
+        becomes: the new state; with ``next_attempt`` the attempt that is current from now on.
+        retries: the failure is followed by another attempt.
+        mirror: the activation under which the barrier around it looks for its outcome, if that is another one.
+        consumes: what the run no longer waits for.
+        declares, arrivals, emissions, draw: what is counted, and which commands are queued.
+        jumps: a group at whose barrier jumps out of it take place, and where they lead.
+        acknowledges: queued commands that this event answers; they leave the outbox.
+        counted: a chord's part: Celery may count the message that brought this about.
+        pauses, resumes: the run waits for a person from now on, or does so no longer.
         ends: the terminal status that the run takes, with ``reason``.
     """
 
     event: str
     node: str | None = None
     attempt: int = 0
+    scopes: tuple[str, ...] = ()
     becomes: NodeState | None = None
     next_attempt: int = 0
+    retries: bool = False
+    mirror: str | None = None
     consumes: int = 0
+    declares: tuple[tuple[str, int], ...] = ()
     arrivals: tuple[Arrival, ...] = ()
     emissions: tuple[Emission, ...] = ()
-    acknowledges: Command | None = None
+    draw: Draw | None = None
+    jumps: tuple[str, tuple[str, ...]] | None = None
+    acknowledges: tuple[Command, ...] = ()
+    counted: bool = True
+    pauses: bool = False
+    resumes: bool = False
     ends: RunStatus | None = None
     reason: str = ""
 
     @property
     def is_final(self) -> bool:
-        """The node has ended with this: a chord may count it."""
+        """The activation has ended with this."""
         return self.becomes is not None and self.becomes.is_final
 
 
@@ -127,16 +182,31 @@ class Transition:
 class Applied:
     """What came of a transition.
 
-    ``stale``: the fence refused it and nothing changed. ``ended_node``: its node has ended with it, for good.
+    ``stale``: the fence refused it and nothing changed. ``ended_node``: its node has ended with it, for good, so that
+    a chord may count it. ``ended``: how many nodes have ended in the run by now.
     """
 
     emissions: tuple[Emission, ...] = ()
     status: RunStatus = RunStatus.RUNNING
     ended_node: bool = False
     stale: bool = False
+    ended: int = 0
 
 
 STALE = Applied(stale=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Leave to run an attempt, and what its record says of it.
+
+    ``max_steps`` is the run's limit if it was reached; the attempt must not run then.
+    """
+
+    losses: int = 0
+    retries: int = 0
+    cycle: int = 0
+    max_steps: int | None = None
 
 
 @dataclass
@@ -146,58 +216,90 @@ class RunState:
     status: RunStatus = RunStatus.RUNNING
     reason: str = ""
     outstanding: int = 0
+    max_steps: int | None = None
+    steps: int = 0
+    ended: int = 0
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     arrivals: dict[str, tuple[int, int]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    jumps: dict[str, tuple[str, ...]] = field(default_factory=dict)
     outbox: dict[Command, Emission] = field(default_factory=dict)
     last_node: str | None = None
     failed_node: str | None = None
 
-    def begin(self, node: str, attempt: int, redelivered: bool = False) -> int | None:
-        """Marks an attempt as running and returns how often it was lost before.
+    def begin(self, node: str, attempt: int, redelivered: bool = False, scopes: tuple[str, ...] = ()) -> Leave | None:
+        """Marks an attempt as running.
 
-        None if it is not the current one, has ended, or the run has; also if it runs already, unless its message was
-        redelivered, which the broker does when the process that held it has died.
+        None if it is not the current one, has ended, or a group around it or the run has; also if it runs already,
+        unless its message was redelivered, which the broker does when the process that held it has died.
         """
-        if self.status.is_terminal or not self._is_current(node, attempt):
+        if self.status.is_terminal or not self._is_current(node, attempt, scopes):
             return None
-        record = self.nodes.get(node)
-        runs_already = record is not None and record.state is NodeState.RUNNING
-        if runs_already and not redelivered:
+        record = self.nodes.get(node) or NodeRecord(NodeState.QUEUED, attempt)
+        runs_already = record.state is NodeState.RUNNING
+        if record.state is NodeState.WAITING or (runs_already and not redelivered):
             return None
-        losses = record.losses + 1 if record is not None and runs_already else 0
-        self.nodes[node] = NodeRecord(NodeState.RUNNING, attempt, losses)
-        return losses
+        if self.max_steps is not None and self.steps >= self.max_steps:
+            return Leave(max_steps=self.max_steps)
+        record = replace(record, state=NodeState.RUNNING, losses=record.losses + runs_already)
+        self.nodes[node] = record
+        self.steps += 1
+        return Leave(record.losses, record.retries, record.cycle)
 
     def apply(self, transition: Transition) -> Applied:
         if self.status.is_terminal:
             return STALE
         node = transition.node
         if node is not None:
-            if not self._is_current(node, transition.attempt):
+            if not self._is_current(node, transition.attempt, transition.scopes):
                 return STALE
-            if transition.becomes is not None:
-                self.nodes[node] = NodeRecord(transition.becomes, transition.next_attempt or transition.attempt)
-                if transition.becomes is NodeState.SUCCEEDED:
-                    self.last_node = node
-        if transition.acknowledges is not None:
-            self.outbox.pop(transition.acknowledges, None)
-        emissions = [*transition.emissions, *self._count(transition.arrivals)]
+            self._enter_state(node, transition)
+        for command in transition.acknowledges:
+            self.outbox.pop(command, None)
+        if transition.jumps is not None:
+            group, targets = transition.jumps
+            self.jumps[group] = self.jumps.get(group, ()) + targets
+        self.counts.update(transition.declares)
+        emissions = [*transition.emissions, *self._count(transition.arrivals), *self._drawn(transition.draw)]
         for emission in emissions:
-            self.outbox[emission.command] = emission
+            self._queue(emission)
         self.outstanding += sum(emission.weight for emission in emissions) - transition.consumes
+        counted = transition.is_final and transition.counted
         if transition.ends is not None:
             self.failed_node = node
             self._end(transition.ends, transition.reason)
-            return Applied((), self.status, transition.is_final)
+            return Applied((), self.status, counted, ended=self.ended)
+        if transition.pauses:
+            self.status = RunStatus.WAITING
+        elif transition.resumes:
+            self.status = RunStatus.RUNNING
         if self.outstanding == 0:
             self._end(RunStatus.SUCCEEDED, "")
-        return Applied(tuple(emissions), self.status, transition.is_final)
+        return Applied(tuple(emissions), self.status, counted, ended=self.ended)
 
-    def _is_current(self, node: str, attempt: int) -> bool:
+    def _is_current(self, node: str, attempt: int, scopes: tuple[str, ...]) -> bool:
+        if any(scope in self.nodes and self.nodes[scope].state.is_final for scope in scopes):
+            return False
         record = self.nodes.get(node)
         if record is None:
             return attempt <= 1
         return not record.state.is_final and record.attempt == attempt
+
+    def _enter_state(self, node: str, transition: Transition) -> None:
+        state = transition.becomes
+        if state is None:
+            return
+        record = self.nodes.get(node) or NodeRecord(state, transition.attempt)
+        attempt = transition.next_attempt or transition.attempt
+        losses = 0 if transition.next_attempt else record.losses
+        retries = record.retries + transition.retries
+        record = replace(record, state=state, attempt=attempt, losses=losses, retries=retries)
+        self.nodes[node] = record
+        if transition.mirror is not None:
+            self.nodes[transition.mirror] = record
+        self.ended += state.is_final
+        if state is NodeState.SUCCEEDED:
+            self.last_node = node
 
     def _count(self, arrivals: tuple[Arrival, ...]) -> list[Emission]:
         complete: list[Emission] = []
@@ -205,19 +307,58 @@ class RunState:
             arrived, live = self.arrivals.get(arrival.key, (0, 0))
             arrived, live = arrived + 1, live + arrival.live
             self.arrivals[arrival.key] = (arrived, live)
-            if arrived == arrival.needs:
-                complete.append(arrival.then if live >= arrival.quorum else arrival.otherwise)
+            needs = arrival.needs or self.counts.get(arrival.key, 0)
+            if arrived == needs:
+                complete += arrival.then if live >= (arrival.quorum or needs) else arrival.otherwise
         return complete
+
+    def _drawn(self, draw: Draw | None) -> list[Emission]:
+        if draw is None:
+            return []
+        number = self.counts.get(draw.cursor, 0)
+        if number >= self.counts.get(draw.limit, 0):
+            return []
+        self.counts[draw.cursor] = number + 1
+        return [Emission(DispatchNode(f"{draw.prefix}{number}{draw.suffix}", 1, draw.graph))]
+
+    def _queue(self, emission: Emission) -> None:
+        command = emission.command
+        self.outbox[command] = emission
+        if isinstance(command, OpenGroup):
+            cycle = self._cycle(emission)
+            self.nodes[command.group] = NodeRecord(NodeState.RUNNING, 0, cycle=cycle, graph=command.graph)
+        elif isinstance(command, DispatchNode):
+            queued = NodeRecord(NodeState.QUEUED, command.attempt, graph=command.graph)
+            record = self.nodes.get(command.node, queued)
+            cycle = self._cycle(emission) or record.cycle
+            self.nodes[command.node] = replace(record, state=NodeState.QUEUED, attempt=command.attempt, cycle=cycle)
+
+    def _cycle(self, emission: Emission) -> int:
+        if not emission.reenters:
+            return 0
+        key = f"cycle:{emission.reenters}"
+        self.counts[key] = self.counts.get(key, 0) + 1
+        return self.counts[key]
 
     def _end(self, status: RunStatus, reason: str) -> None:
         self.status = status
         self.reason = reason
         self.outbox.clear()
 
+    def copy(self) -> RunState:
+        return replace(
+            self,
+            nodes=dict(self.nodes),
+            arrivals=dict(self.arrivals),
+            counts=dict(self.counts),
+            jumps=dict(self.jumps),
+            outbox=dict(self.outbox),
+        )
+
     def check(self) -> None:
         """Raises AssertionError where an invariant of a run's state does not hold. For tests, after every step."""
         assert self.outstanding >= 0, f"outstanding is {self.outstanding}"
         assert all(0 <= live <= arrived for arrived, live in self.arrivals.values()), self.arrivals
         assert not (self.status.is_terminal and self.outbox), f"ended with commands left: {self.outbox}"
-        assert self.status.is_terminal == (self.outstanding == 0) or self.status is not RunStatus.SUCCEEDED
+        assert self.status is not RunStatus.SUCCEEDED or self.outstanding == 0, "succeeded with something left to do"
         assert self.status.is_terminal or self.outstanding > 0, "running, with nothing to wait for"

@@ -11,8 +11,10 @@ from typing import Any, Literal, overload
 from graflow_celery.core.definition import current_definition
 from graflow_celery.core.expr import Executable
 from graflow_celery.core.graph import TaskGraph
+from graflow_celery.core.mapping import MappedTask
 from graflow_celery.core.plan import TaskOptions
-from graflow_celery.errors import GraphCompilationError
+from graflow_celery.core.retry import RetryPolicy
+from graflow_celery.errors import ConfigError, GraphCompilationError
 
 Function = Callable[..., Any]
 
@@ -47,6 +49,8 @@ class TaskWrapper(Task):
         bound: values for parameters, given when the copy was made.
         inject_context: the first parameter receives the :class:`TaskExecutionContext`.
         resolve_keyword_args: parameters receive results and channel values of their name.
+        inject_llm_client, inject_llm_agent: parameters ``llm_client`` and ``llm_agent`` receive the run's client, or the
+            agent of that name.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class TaskWrapper(Task):
         *,
         inject_context: bool = False,
         resolve_keyword_args: bool = True,
+        inject_llm_client: bool = False,
+        inject_llm_agent: str | None = None,
         options: TaskOptions | None = None,
         bound: Mapping[str, Any] | None = None,
         register_to_context: bool = True,
@@ -64,6 +70,8 @@ class TaskWrapper(Task):
         self.func = func
         self.inject_context = inject_context
         self.resolve_keyword_args = resolve_keyword_args
+        self.inject_llm_client = inject_llm_client
+        self.inject_llm_agent = inject_llm_agent
         self.options = options or TaskOptions()
         self.bound = dict(bound or {})
         self._copies = itertools.count(1)
@@ -99,9 +107,17 @@ class TaskWrapper(Task):
             self.func,
             inject_context=self.inject_context,
             resolve_keyword_args=self.resolve_keyword_args,
+            inject_llm_client=self.inject_llm_client,
+            inject_llm_agent=self.inject_llm_agent,
             options=self.options,
             bound={**self.bound, **bound},
         )
+
+    def map(
+        self, over: str | Executable | None = None, *, name: str | None = None, max_parallel: int | None = None
+    ) -> MappedTask:
+        """One member for each item of the result of what comes before, or of ``over``. See :class:`MappedTask`."""
+        return MappedTask(self, over, name=name, max_parallel=max_parallel)
 
     @property
     def parameters(self) -> tuple[inspect.Parameter, ...]:
@@ -122,7 +138,8 @@ class TaskWrapper(Task):
 
     def __graflow_fingerprint__(self) -> object:
         """What the task is, for functions that refer to it: its code, what was bound, and how it is called."""
-        return (self.func, self.bound, self.options, self.inject_context, self.resolve_keyword_args)
+        injected = (self.inject_context, self.inject_llm_client, self.inject_llm_agent)
+        return (self.func, self.bound, self.options, injected, self.resolve_keyword_args)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_copies"}
@@ -142,8 +159,13 @@ def task(
     *,
     id: str | None = None,
     inject_context: bool = False,
+    inject_llm_client: bool = False,
+    inject_llm_agent: str | None = None,
+    handler: str | None = None,
     resolve_keyword_args: bool = True,
+    max_cycles: int | None = None,
     max_retries: int | None = None,
+    retry_policy: RetryPolicy | None = None,
     queue: str | None = None,
     priority: int | None = None,
     time_limit: float | None = None,
@@ -159,8 +181,13 @@ def task(
     *,
     id: str | None = None,
     inject_context: bool = False,
+    inject_llm_client: bool = False,
+    inject_llm_agent: str | None = None,
+    handler: str | None = None,
     resolve_keyword_args: bool = True,
+    max_cycles: int | None = None,
     max_retries: int | None = None,
+    retry_policy: RetryPolicy | None = None,
     queue: str | None = None,
     priority: int | None = None,
     time_limit: float | None = None,
@@ -174,18 +201,27 @@ def task(
         id_or_func: the function, or the task's id.
         id: the task's id; the function's name if neither is given.
         inject_context: pass the :class:`TaskExecutionContext` as the first argument.
+        inject_llm_client, inject_llm_agent: pass the run's LLM client as ``llm_client``, the agent of this name as
+            ``llm_agent``.
+        handler: graflow's name for where a task runs; only its ``"direct"`` means something here.
         resolve_keyword_args: fill parameters from results and the channel by their names.
-        max_retries: how often a failed attempt is followed by another one.
+        max_cycles: how often the task may run in one run; 10 for ``next_iteration`` if not given.
+        max_retries: how often a failed attempt is followed by another one, at once.
+        retry_policy: the same with waits between them; it wins over ``max_retries``.
         queue, priority, time_limit, soft_time_limit: what they mean in Celery; the limits are seconds.
         on_worker_loss: what to do when the worker dies: ``"retry"`` elsewhere or ``"fail"``.
         max_losses: how many workers the task may lose before it is given up; the setting's value by default.
     """
+    if handler not in (None, "direct"):
+        raise ConfigError(f"@task(handler={handler!r}): only 'direct' exists here; Docker and other handlers do not.")
     options = TaskOptions(
         queue=queue,
         priority=priority,
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
         max_retries=max_retries or 0,
+        retry=retry_policy,
+        max_cycles=max_cycles,
         on_worker_loss=on_worker_loss,
         max_losses=max_losses,
     )
@@ -200,6 +236,8 @@ def task(
             func,
             inject_context=inject_context,
             resolve_keyword_args=resolve_keyword_args,
+            inject_llm_client=inject_llm_client,
+            inject_llm_agent=inject_llm_agent,
             options=options,
         )
 

@@ -3,54 +3,101 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from graflow_celery.core.events import NodeFailed, NodeLost, NodeSucceeded
+from graflow_celery.core.activation import item_of, node_of
+from graflow_celery.core.events import (
+    Event,
+    FeedbackRequested,
+    NodeFailed,
+    NodeLost,
+    NodeReentered,
+    StepsExceeded,
+)
+from graflow_celery.core.extend import extend
+from graflow_celery.core.injection import injection
+from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.scheduler import lost_reason
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
-from graflow_celery.engine.context import ExecutionContext, TaskExecutionContext, group_result
+from graflow_celery.engine.context import ExecutionContext, TaskExecutionContext
+from graflow_celery.engine.feedback import Parked
+from graflow_celery.engine.groups import group_result
+from graflow_celery.engine.navigator import GraphNavigator
 from graflow_celery.engine.runner import Engine
 from graflow_celery.errors import (
     BlobMissingError,
     BlobRejectedError,
     CodeNotFoundError,
+    CycleLimitExceededError,
+    GraflowWorkflowCanceledError,
+    GraphCompilationError,
+    LLMNotRegisteredError,
     ParameterError,
     SerializationError,
     WorkerLostError,
 )
-from graflow_celery.ports import Attempt, Channel, Outcome
+from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner, Outcome, Random
 
-_UNRETRYABLE = (SerializationError, ParameterError, CodeNotFoundError)
-_NODE_ERRORS = (*_UNRETRYABLE, BlobMissingError, BlobRejectedError)
+_UNRETRYABLE = (
+    SerializationError,
+    ParameterError,
+    CodeNotFoundError,
+    CycleLimitExceededError,
+    GraphCompilationError,
+    LLMNotRegisteredError,
+)
+_NODE_ERRORS = (*_UNRETRYABLE[:-1], BlobMissingError, BlobRejectedError)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True)
 class NodeCode:
-    """The function of a node and how its parameters are filled."""
+    """The function of a node and how its parameters are filled.
+
+    ``parameters`` are those that are filled by name; ``client`` and ``agent`` name the parameters that receive the LLM
+    client, and the agent called ``agent_name``.
+    """
 
     func: Callable[..., Any]
     inject_context: bool = False
     resolve_keyword_args: bool = True
     bound: Mapping[str, Any] = field(default_factory=dict)
     parameters: tuple[inspect.Parameter, ...] = ()
+    client: str | None = None
+    agent: str | None = None
+    agent_name: str | None = None
 
     @classmethod
     def of(cls, wrapper: TaskWrapper) -> NodeCode:
-        return cls.build(wrapper.func, wrapper.inject_context, wrapper.resolve_keyword_args, wrapper.bound)
+        return cls.build(
+            wrapper.task_id,
+            wrapper.func,
+            wrapper.inject_context,
+            wrapper.resolve_keyword_args,
+            wrapper.bound,
+            wrapper.inject_llm_client,
+            wrapper.inject_llm_agent,
+        )
 
     @classmethod
     def build(
-        cls, func: Callable[..., Any], inject_context: bool, resolve_keyword_args: bool, bound: Mapping[str, Any]
+        cls,
+        task_id: str,
+        func: Callable[..., Any],
+        inject_context: bool,
+        resolve_keyword_args: bool,
+        bound: Mapping[str, Any],
+        client: bool = False,
+        agent: str | None = None,
     ) -> NodeCode:
-        listed = list(inspect.signature(func).parameters.values())[int(inject_context) :]
-        parameters = tuple(parameter for parameter in listed if parameter.kind in _NAMED)
-        return cls(func, inject_context, resolve_keyword_args, bound, parameters)
+        found = injection(func, task_id=task_id, context=inject_context, client=client, agent=agent is not None)
+        return cls(
+            func, inject_context, resolve_keyword_args, bound, found.rest, found.llm_client, found.llm_agent, agent
+        )
 
     def wanted(self) -> tuple[str, ...]:
         """The parameters whose values are to be looked up."""
@@ -58,83 +105,160 @@ class NodeCode:
             return ()
         return tuple(parameter.name for parameter in self.parameters if parameter.name not in self.bound)
 
+    @property
+    def input_name(self) -> str | None:
+        """The parameter that receives an item, or what an iteration handed on: the first that was not bound."""
+        return next((parameter.name for parameter in self.parameters if parameter.name not in self.bound), None)
 
-def run_attempt(
-    engine: Engine,
-    channel: Channel,
-    attempt: Attempt,
-    load: Callable[[], NodeCode],
-    *,
-    max_losses: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Applied:
-    """Runs an attempt and delivers what came of it; the answer is stale if it counts for nothing.
 
-    Args:
-        channel: the run's channel.
+@dataclass(frozen=True)
+class Host:
+    """What the place that runs an attempt lends to it.
+
+    Attributes:
+        context: the run's context, whose channel and managers the task sees.
         load: brings the node's code; its errors are errors of the node.
+        run_coroutine: runs the coroutine of an ``async def`` task to its end.
+        clock: measures the duration, in seconds. ``random``: draws a number in [0, 1).
         max_losses: how many processes a node may lose that does not say so itself.
-        clock: measures the duration.
     """
-    began = clock()
 
-    def failed(error: Exception) -> Applied:
-        reason = f"{type(error).__name__}: {error}"
-        event = NodeFailed(attempt.node, attempt.number, reason, retryable=not isinstance(error, _UNRETRYABLE))
-        outcome = Outcome(error=error, worker=attempt.worker, duration=clock() - began)
-        return engine.deliver(attempt.run, attempt.plan, event, outcome)
+    context: ExecutionContext
+    load: Callable[[], NodeCode]
+    run_coroutine: CoroutineRunner
+    clock: Clock
+    random: Random
+    max_losses: int = 0
 
-    try:
-        code = load()
-        names = [name for name in code.wanted() if not _is_group(attempt.plan, name)]
-        begun = engine.store.begin(attempt, names)
-        if begun is None:
+
+def run_attempt(engine: Engine, attempt: Attempt, host: Host) -> Applied:
+    """Runs an attempt and delivers what came of it; the answer is stale if it counts for nothing."""
+    return _AttemptRun(engine, attempt, host).run()
+
+
+class _AttemptRun:
+    def __init__(self, engine: Engine, attempt: Attempt, host: Host) -> None:
+        self.engine = engine
+        self.attempt = attempt
+        self.host = host
+        self.began = host.clock()
+        self.place = Place.of(attempt.plan, attempt.node)
+        self.retries = 0
+
+    def run(self) -> Applied:
+        attempt = self.attempt
+        try:
+            code = self.host.load()
+            names = [name for name in code.wanted() if not _is_group(attempt.plan, name)]
+            begun = self.engine.store.begin(attempt, self.place.scopes, names)
+            if begun is None:
+                return STALE
+            refused = self.refused(begun)
+            if refused is not None:
+                return refused
+            self.retries = begun.leave.retries
+            arguments = self.arguments(code, begun)
+        except _NODE_ERRORS as error:
+            return self.failed(error)
+        navigator = GraphNavigator(attempt.plan, attempt.node, attempt.number, begun.leave.cycle)
+        task = TaskExecutionContext(self.host.context, navigator, begun.leave.retries, self.host.clock)
+        try:
+            value = self.call(code, task, arguments)
+        except Parked as parked:
+            asked = FeedbackRequested(attempt.node, attempt.number, parked.timeout)
+            return self.deliver(asked, replace(self.outcome(), feedback=parked.record))
+        except Exception as error:  # noqa: BLE001 - boundary: user code may raise anything
+            return self.failed(error)
+        try:
+            applied = self.ended(navigator, value)
+        except _NODE_ERRORS as error:
+            return self.failed(error)
+        task.after_commit(applied)
+        return applied
+
+    def refused(self, begun: Begun) -> Applied | None:
+        """What speaks against running it all the same: too many lost processes, cycles or steps."""
+        attempt, leave = self.attempt, begun.leave
+        if leave.max_steps is not None:
+            self.engine.end(attempt.run, StepsExceeded(leave.max_steps))
             return STALE
-        if begun.losses:
-            applied = _report_loss(engine, attempt, begun.losses, max_losses)
-            if applied.ended_node or applied.stale:
-                return applied
-        arguments = _arguments(engine, attempt, code, begun.values)
-    except _NODE_ERRORS as error:
-        return failed(error)
-    context = ExecutionContext(attempt.run, attempt.plan, engine.store, channel)
-    injected = (TaskExecutionContext(context, attempt.node, attempt.number),) if code.inject_context else ()
-    try:
-        value = code.func(*injected, **arguments)
-    except Exception as error:  # noqa: BLE001 - boundary: user code may raise anything
-        return failed(error)
-    outcome = Outcome(value=value, worker=attempt.worker, duration=clock() - began)
-    try:
-        return engine.deliver(attempt.run, attempt.plan, NodeSucceeded(attempt.node, attempt.number), outcome)
-    except SerializationError as error:
-        return failed(error)
+        applied: Applied | None = None
+        if leave.losses:
+            reason = f"{lost_reason(leave.losses)}. Give it more memory, or allow more: max_losses=..."
+            lost = NodeLost(attempt.node, attempt.number, leave.losses, self.host.max_losses)
+            applied = self.deliver(
+                lost, Outcome(error=WorkerLostError(self.place.spec.id, reason), worker=attempt.worker)
+            )
+        limit = self.place.spec.options.max_cycles
+        if leave.cycle and limit is not None and not (applied and applied.stale):
+            error = CycleLimitExceededError(self.place.spec.id, leave.cycle, limit)
+            again = NodeReentered(attempt.node, attempt.number, leave.cycle)
+            applied = self.deliver(again, Outcome(error=error, worker=attempt.worker))
+        return applied if applied is not None and (applied.ended_node or applied.stale) else None
 
+    def call(self, code: NodeCode, task: TaskExecutionContext, arguments: Mapping[str, Any]) -> Any:
+        injected = (task,) if code.inject_context else ()
+        llm: dict[str, Any] = {}
+        if code.client is not None:
+            llm[code.client] = task.llm_client
+        if code.agent is not None and code.agent_name is not None:
+            llm[code.agent] = task.get_llm_agent(code.agent_name)
+        value = code.func(*injected, **{**arguments, **llm})
+        return self.host.run_coroutine(value) if inspect.iscoroutine(value) else value
 
-def _report_loss(engine: Engine, attempt: Attempt, losses: int, max_losses: int) -> Applied:
-    error = WorkerLostError(attempt.node, f"{lost_reason(losses)}. Give it more memory, or allow more: max_losses=...")
-    event = NodeLost(attempt.node, attempt.number, losses, max_losses)
-    return engine.deliver(attempt.run, attempt.plan, event, Outcome(error=error, worker=attempt.worker))
+    def ended(self, navigator: GraphNavigator, value: Any) -> Applied:
+        """The code came to its end. Raises SerializationError: what it brought cannot be stored."""
+        attempt, plan = self.attempt, self.attempt.plan
+        added: str | None = None
+        if navigator.adds:
+            extension = extend(self.place, attempt.number, navigator.added, navigator.leaves)
+            plan = self.engine.graphs.add(attempt.run, plan, extension)
+            added = extension.key
+        outcome = self.outcome(value=value, input=navigator.iteration)
+        if navigator.cancelled is not None:
+            outcome = self.outcome(error=GraflowWorkflowCanceledError(navigator.cancelled, self.place.spec.id))
+        return self.engine.deliver(attempt.run, plan, navigator.event(added), outcome)
+
+    def failed(self, error: Exception) -> Applied:
+        attempt = self.attempt
+        reason = f"{type(error).__name__}: {error}"
+        retryable = not isinstance(error, _UNRETRYABLE)
+        event = NodeFailed(attempt.node, attempt.number, reason, retryable, self.retries, self.host.random())
+        return self.deliver(event, self.outcome(error=error))
+
+    def deliver(self, event: Event, outcome: Outcome) -> Applied:
+        return self.engine.deliver(self.attempt.run, self.attempt.plan, event, outcome)
+
+    def outcome(self, **fields: Any) -> Outcome:
+        return Outcome(worker=self.attempt.worker, duration=self.host.clock() - self.began, **fields)
+
+    def arguments(self, code: NodeCode, begun: Begun) -> dict[str, Any]:
+        """Defaults last; over them channel values, results, bound values, what is injected, the item or iteration."""
+        attempt = self.attempt
+        arguments = dict(begun.values)
+        for name in code.wanted():
+            if _is_group(attempt.plan, name):
+                arguments[name] = group_result(self.engine.store, attempt.run, attempt.plan, name)
+        arguments |= code.bound
+        is_item = item_of(node_of(attempt.node)) is not None and self.place.spec.id not in attempt.plan.nodes
+        if begun.input is not NOTHING and (is_item or begun.input is not None):
+            if code.input_name is None:
+                raise ParameterError(self.place.spec.id, "it has no parameter left for what it is handed on")
+            arguments[code.input_name] = begun.input
+        missing = [
+            parameter.name
+            for parameter in code.parameters
+            if parameter.name not in arguments and parameter.default is inspect.Parameter.empty
+        ]
+        if missing:
+            node = self.place.spec.id
+            raise ParameterError(
+                node,
+                f"no value for parameter {', '.join(repr(name) for name in missing)}. A parameter takes the result of "
+                f"the task of its name, or the channel value of that key, or what was bound: {node}({missing[0]}=...).",
+            )
+        return arguments
 
 
 def _is_group(plan: Plan, name: str) -> bool:
     return name in plan.nodes and plan[name].is_group
-
-
-def _arguments(engine: Engine, attempt: Attempt, code: NodeCode, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Results before channel values, bound values over both, defaults last."""
-    arguments = {**found, **code.bound}
-    for name in code.wanted():
-        if _is_group(attempt.plan, name):
-            arguments[name] = group_result(engine.store, attempt.run, attempt.plan, name)
-    missing = [
-        parameter.name
-        for parameter in code.parameters
-        if parameter.name not in arguments and parameter.default is inspect.Parameter.empty
-    ]
-    if missing:
-        raise ParameterError(
-            attempt.node,
-            f"no value for parameter {', '.join(repr(name) for name in missing)}. A parameter takes the result of the "
-            f"task of its name, or the channel value of that key, or what was bound: {attempt.node}({missing[0]}=...).",
-        )
-    return arguments

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping, Sequence
 
-from graflow_celery.core.commands import CloseBarrier, Command, SkipNode
-from graflow_celery.core.events import BarrierReached, CancelRequested, Event, NodeSkipped, RunAborted
-from graflow_celery.core.plan import Plan
+from graflow_celery.core.activation import node_of
+from graflow_celery.core.commands import (
+    CloseBarrier,
+    Command,
+    ExpireFeedback,
+    ExpireGroup,
+    ExpireRun,
+    FinishNode,
+    OpenGroup,
+    SkipNode,
+    graph_of,
+)
+from graflow_celery.core.events import (
+    BarrierReached,
+    Event,
+    FeedbackExpired,
+    MapExpanded,
+    NodeFinished,
+    NodeSkipped,
+    RunExpired,
+)
+from graflow_celery.core.place import Place
+from graflow_celery.core.plan import NodeSpec, Plan
 from graflow_celery.core.policy import MemberOutcome
-from graflow_celery.core.scheduler import Scheduler
-from graflow_celery.core.state import Applied, NodeState
-from graflow_celery.errors import ParallelGroupError, UnavailableError
-from graflow_celery.ports import Executor, Outcome, RunRef, RunStore
+from graflow_celery.core.scheduler import RunEnd, Scheduler
+from graflow_celery.core.state import Applied
+from graflow_celery.engine.groups import judged, member_keys, take_items
+from graflow_celery.errors import ParallelGroupError, SerializationError, UnavailableError
+from graflow_celery.ports import Executor, Graphs, NodeOutcome, Outcome, RunRef, RunStore
 
 logger = logging.getLogger(__name__)
+
+#: How many members of a mapped task are sent at a time.
+SLICE = 1000
 
 
 class Engine:
     """Carries events to the Scheduler and its answers to the store and the executor."""
 
-    def __init__(self, store: RunStore, executor: Executor, scheduler: Scheduler | None = None) -> None:
+    def __init__(self, store: RunStore, executor: Executor, graphs: Graphs, scheduler: Scheduler | None = None) -> None:
         self.store = store
         self.executor = executor
+        self.graphs = graphs
         self.scheduler = scheduler or Scheduler()
 
     def deliver(self, run: RunRef, plan: Plan, event: Event, outcome: Outcome | None = None) -> Applied:
@@ -34,59 +60,132 @@ class Engine:
             SerializationError: the outcome cannot be stored; nothing was changed.
         """
         applied = self.store.commit(run, self.scheduler.decide(plan, event), outcome)
-        try:
-            self.carry_out(run, plan, self._due(applied))
-        except UnavailableError as error:
-            logger.warning("run %s: committed, but what follows could not be sent; it will be: %s", run.id, error)
+        self.follow(run, plan, applied)
         return applied
 
-    def end(self, run: RunRef, event: CancelRequested | RunAborted) -> Applied:
+    def follow(self, run: RunRef, plan: Plan, applied: Applied) -> None:
+        """Carries out what a commit queued, now or after its delay."""
+        try:
+            self.carry_out(run, plan, self._due(applied))
+            for emission in applied.emissions:
+                if emission.delay:
+                    self.executor.send(run, self._plan(run, plan, emission.command), [emission.command], emission.delay)
+        except UnavailableError as error:
+            logger.warning("run %s: committed, but what follows could not be sent; it will be: %s", run.id, error)
+
+    def end(self, run: RunRef, event: RunEnd) -> Applied:
         """Ends a run at once. Needs no plan."""
         return self.store.commit(run, self.scheduler.end(event))
 
-    def carry_out(self, run: RunRef, plan: Plan, commands: list[Command]) -> None:
-        """Carries commands out: skips here, one after the other however many follow; the rest by the executor.
+    def carry_out(self, run: RunRef, plan: Plan, commands: Sequence[Command]) -> None:
+        """Carries commands out: what only leads to another event here, one after the other; the rest by the executor.
 
         Raises:
             UnavailableError: they could not be sent; they stay in the outbox.
         """
         pending = deque(commands)
-        outgoing: list[Command] = []
+        outgoing: dict[str, list[Command]] = {}
         while pending:
             command = pending.popleft()
-            if isinstance(command, SkipNode):
-                skipped = self.scheduler.decide(plan, NodeSkipped(command.node))
-                pending.extend(self._due(self.store.commit(run, skipped)))
-            else:
-                outgoing.append(command)
-        if outgoing:
-            self.executor.send(run, plan, outgoing)
+            here = self._plan(run, plan, command)
+            followed = self._turn(run, here, command)
+            if followed is None:
+                outgoing.setdefault(graph_of(command), []).append(command)
+                continue
+            pending.extend(self._due(followed))
+            for emission in followed.emissions:
+                if emission.delay:
+                    self.executor.send(run, here, [emission.command], emission.delay)
+        for batch in outgoing.values():
+            here = self._plan(run, plan, batch[0])
+            self.executor.send(run, here, self._ranked(here, batch) if len(batch) > 1 else batch)
+
+    def _turn(self, run: RunRef, plan: Plan, command: Command) -> Applied | None:
+        """Turns a command into the event that it leads to; None for what somebody else has to do."""
+        match command:
+            case SkipNode(node):
+                return self._commit(run, plan, NodeSkipped(node))
+            case FinishNode(node, attempt, group, failure, goto, leaves):
+                return self._finish(run, plan, NodeFinished(node, attempt, group, failure, goto, leaves))
+            case OpenGroup(group) if plan[group].map is not None:
+                return self._expand(run, plan, group)
+            case ExpireGroup(group):
+                return self._close(run, plan, group, expired=True)
+            case ExpireRun(seconds):
+                return self.end(run, RunExpired(seconds))
+            case ExpireFeedback(node, attempt):
+                return self._commit(run, plan, FeedbackExpired(node, attempt))
+            case _:
+                return None
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> Applied:
         """Asks a group's policy about the committed outcomes and delivers its verdict. Repeating it is harmless."""
-        spec = plan[group]
-        outcomes = [
-            MemberOutcome(node, found.state is NodeState.SUCCEEDED, found.error or _never_ran(found.state))
-            for node, found in zip(spec.exits, self.store.outcomes(run, spec.exits), strict=True)
-        ]
-        shortfall = spec.policy.judge(outcomes)
+        applied = self._close(run, plan, group)
+        self.follow(run, plan, applied)
+        return applied
+
+    def _close(self, run: RunRef, plan: Plan, group: str, *, expired: bool = False) -> Applied:
+        place = Place.of(plan, group)
+        found = self._members(run, place)
+        outcomes = judged(found, place.spec.timeout if expired else None)
+        shortfall = place.spec.policy.judge(outcomes)
         if shortfall is None:
-            return self.deliver(run, plan, BarrierReached(group, None))
-        error = ParallelGroupError(
-            shortfall,
-            group,
-            [(outcome.member, outcome.error) for outcome in outcomes if not outcome.succeeded],
-            [outcome.member for outcome in outcomes if outcome.succeeded],
-        )
-        return self.deliver(run, plan, BarrierReached(group, shortfall), Outcome(error=error))
+            return self._commit(run, plan, BarrierReached(group, None, self.store.jumps(run, group)))
+        error = _error(place.spec, shortfall, outcomes)
+        return self._commit(run, plan, BarrierReached(group, shortfall), Outcome(error=error))
+
+    def _members(self, run: RunRef, place: Place) -> Mapping[str, NodeOutcome]:
+        """The outcome of each member, by its id."""
+        members = member_keys(self.store, run, place)
+        return dict(zip(members, self.store.outcomes(run, list(members.values())), strict=True))
+
+    def _expand(self, run: RunRef, plan: Plan, group: str) -> Applied:
+        """Counts and keeps the items of a mapped task. Repeating it is harmless."""
+        place = Place.of(plan, group)
+        try:
+            items = take_items(self.store, run, place)
+            for start in range(0, len(items), SLICE):
+                self.store.put_inputs(run, dict(list(items.items())[start : start + SLICE]))
+            self.store.put_inputs(run, {place.key: len(items), place.spec.id: len(items)})
+        except (TypeError, LookupError, SerializationError) as error:
+            failure = BarrierReached(group, f"its items cannot be taken: {error}")
+            return self._commit(run, plan, failure, Outcome(error=_error(place.spec, failure.shortfall or "", [])))
+        return self._commit(run, plan, MapExpanded(group, len(items)))
+
+    def _finish(self, run: RunRef, plan: Plan, event: NodeFinished) -> Applied:
+        if event.failure is None:
+            return self._commit(run, plan, event)
+        return self._commit(run, plan, event, Outcome(error=self.store.error(run, node_of(event.group))))
+
+    def _commit(self, run: RunRef, plan: Plan, event: Event, outcome: Outcome | None = None) -> Applied:
+        return self.store.commit(run, self.scheduler.decide(plan, event), outcome)
+
+    def _plan(self, run: RunRef, plan: Plan, command: Command) -> Plan:
+        graph = graph_of(command)
+        return plan if plan.has_graph(graph) else self.graphs.plan_for(run, graph)
+
+    def _ranked(self, plan: Plan, commands: list[Command]) -> list[Command]:
+        """Nodes that are ready at the same time, in the order of the scheduling policy."""
+        policy = self.scheduler.policy
+        return sorted(commands, key=lambda command: policy.rank(plan[_node(command)]))
 
     def _due(self, applied: Applied) -> list[Command]:
         return [
             emission.command
             for emission in applied.emissions
-            if not (emission.expected and self.executor.fires_barriers and isinstance(emission.command, CloseBarrier))
+            if not emission.delay
+            and not (emission.expected and self.executor.fires_barriers and isinstance(emission.command, CloseBarrier))
         ]
 
 
-def _never_ran(state: NodeState | None) -> str | None:
-    return "not reached: a task before it failed" if state is NodeState.SKIPPED else None
+def _node(command: Command) -> str:
+    return str(getattr(command, "node", "") or getattr(command, "group", ""))
+
+
+def _error(spec: NodeSpec, shortfall: str, outcomes: Sequence[MemberOutcome]) -> ParallelGroupError:
+    return ParallelGroupError(
+        shortfall,
+        spec.id,
+        [(outcome.member, outcome.error) for outcome in outcomes if not outcome.succeeded],
+        [outcome.member for outcome in outcomes if outcome.succeeded],
+    )

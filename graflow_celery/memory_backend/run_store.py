@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, DispatchNode, OpenGroup
 from graflow_celery.core.state import Applied, NodeState, RunState, RunStatus, Transition
 from graflow_celery.memory_backend.channel import MemoryChannel
-from graflow_celery.ports import Attempt, Begun, Clock, EventRecord, NodeOutcome, Outcome, RunRef
+from graflow_celery.ports import (
+    NOTHING,
+    Attempt,
+    Begun,
+    Clock,
+    EventRecord,
+    FeedbackRecord,
+    NodeOutcome,
+    Outcome,
+    RunRef,
+    Snapshot,
+)
 
 
 class MemoryRunStore:
@@ -19,32 +31,36 @@ class MemoryRunStore:
         channel: where names that are no results are looked up.
         clock: stamps the events; seconds since the epoch.
         observer: called with each event, in the order of the commits, while they happen: it must be quick.
+        state: what the run has come to already, if it is resumed.
     """
 
     def __init__(
-        self, channel: MemoryChannel, clock: Clock, observer: Callable[[EventRecord], None] | None = None
+        self,
+        channel: MemoryChannel,
+        clock: Clock,
+        observer: Callable[[EventRecord], None] | None = None,
+        state: RunState | None = None,
     ) -> None:
-        self.state = RunState()
+        self.state = state or RunState()
         self.ended = threading.Event()
+        self._end_calls: list[Callable[[], None]] = []
         self.errors: dict[str, BaseException] = {}
         self.events: list[EventRecord] = []
         self._results: dict[str, Any] = {}
+        self._inputs: dict[str, Any] = {}
+        self._feedback: dict[str, FeedbackRecord] = {}
         self._channel = channel
         self._clock = clock
         self._observer = observer
         self._lock = threading.RLock()
 
-    def begin(self, attempt: Attempt, names: Sequence[str]) -> Begun | None:
+    def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         with self._lock:
-            losses = self.state.begin(attempt.node, attempt.number, attempt.redelivered)
-            if losses is None:
-                return None
+            leave = self.state.begin(attempt.node, attempt.number, attempt.redelivered, tuple(scopes))
+            if leave is None or leave.max_steps is not None:
+                return None if leave is None else Begun(leave=leave)
             self._record(event="node_started", node=attempt.node, attempt=attempt.number, worker=attempt.worker)
-            values = {name: self._results[name] for name in names if name in self._results}
-            for name in names:
-                if name not in values and self._channel.exists(name):
-                    values[name] = self._channel.get(name)
-            return Begun(values, losses)
+            return Begun(self.values(attempt.run, names), leave, self._inputs.get(attempt.node, NOTHING))
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         with self._lock:
@@ -53,11 +69,15 @@ class MemoryRunStore:
                 return applied
             self._keep(transition, outcome)
             for emission in applied.emissions:
-                self._record_emission(emission.command, emission.weight)
+                self._record_emission(emission.command)
             if applied.status.is_terminal:
                 self._record(event=f"run_{applied.status}", reason=self.state.reason)
-                self.ended.set()
-            return applied
+            elif transition.pauses:
+                self._record(event="run_waiting")
+            over = applied.status.is_terminal or transition.pauses
+        if over:
+            self.tell_end()
+        return applied
 
     def outcomes(self, run: RunRef, nodes: Sequence[str]) -> list[NodeOutcome]:
         with self._lock:
@@ -67,10 +87,72 @@ class MemoryRunStore:
         with self._lock:
             return {node: self._results[node] for node in nodes if node in self._results}
 
+    def values(self, run: RunRef, names: Sequence[str]) -> dict[str, Any]:
+        with self._lock:
+            found = self.results(run, names)
+            for name in names:
+                if name not in found and (value := self._channel.get(name, NOTHING)) is not NOTHING:
+                    found[name] = value
+            return found
+
+    def error(self, run: RunRef, node: str) -> BaseException | None:
+        return self.errors.get(node)
+
+    def jumps(self, run: RunRef, group: str) -> tuple[str, ...]:
+        return self.state.jumps.get(group, ())
+
+    def put_inputs(self, run: RunRef, inputs: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._inputs.update(inputs)
+
+    def input(self, run: RunRef, node: str) -> Any:
+        return self._inputs.get(node, NOTHING)
+
+    def feedback(self, run: RunRef) -> list[FeedbackRecord]:
+        with self._lock:
+            return list(self._feedback.values())
+
     def acknowledge(self, run: RunRef, commands: Iterable[Command]) -> None:
         with self._lock:
             for command in commands:
                 self.state.outbox.pop(command, None)
+
+    def snapshot(self, run: RunRef) -> Snapshot:
+        """The run as it is at this moment."""
+        with self._lock:
+            values = {key: self._channel.get(key) for key in self._channel.keys()}
+            return Snapshot(
+                self.state.copy(),
+                dict(self._results),
+                dict(self.errors),
+                values,
+                dict(self._inputs),
+                list(self._feedback.values()),
+            )
+
+    def restore(self, run: RunRef, snapshot: Snapshot) -> None:
+        """Puts a run back to where it was; the channel's values are the channel's to restore."""
+        with self._lock:
+            self.state = snapshot.state.copy()
+            self._results = dict(snapshot.results)
+            self.errors = dict(snapshot.errors)
+            self._inputs = dict(snapshot.inputs)
+            self._feedback = {record.id: record for record in snapshot.feedback}
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Has ``call`` called, from any thread, when the run has ended or waits for a person; at once if it does."""
+        with self._lock:
+            if not self.ended.is_set():
+                self._end_calls.append(call)
+                return
+        call()
+
+    def tell_end(self) -> None:
+        with self._lock:
+            self.ended.set()
+            calls, self._end_calls = self._end_calls, []
+        for call in calls:
+            call()
 
     @property
     def status(self) -> RunStatus:
@@ -80,7 +162,7 @@ class MemoryRunStore:
         record = self.state.nodes.get(node)
         if record is None:
             return NodeOutcome(None)
-        error = self.errors.get(node)
+        error = self.errors.get(node_of(node)) if record.state is not NodeState.SUCCEEDED else None
         return NodeOutcome(record.state, record.attempt, f"{type(error).__name__}: {error}" if error else None)
 
     def _keep(self, transition: Transition, outcome: Outcome | None) -> None:
@@ -91,18 +173,27 @@ class MemoryRunStore:
             fields["reason"] = transition.reason
         if outcome is not None and transition.node is not None:
             fields |= {"worker": outcome.worker, "duration": outcome.duration}
-            if outcome.error is not None:
-                self.errors[transition.node] = outcome.error
-            elif transition.becomes is NodeState.SUCCEEDED:
-                self._results[transition.node] = outcome.value
-                self.errors.pop(transition.node, None)
+            self._keep_outcome(transition.node, transition, outcome)
         self._record(**fields)
 
-    def _record_emission(self, command: Command, weight: int) -> None:
+    def _keep_outcome(self, key: str, transition: Transition, outcome: Outcome) -> None:
+        node = node_of(key)
+        if outcome.error is not None and transition.becomes is not None:
+            self.errors[node] = outcome.error
+            self._results.pop(node, None)
+        elif outcome.value is not NOTHING:
+            self._results[node] = outcome.value
+            self.errors.pop(node, None)
+        if outcome.input is not NOTHING:
+            self._inputs[key] = outcome.input
+        if outcome.feedback is not None:
+            self._feedback[outcome.feedback.id] = outcome.feedback
+
+    def _record_emission(self, command: Command) -> None:
         if isinstance(command, DispatchNode):
             self._record(event="node_queued", node=command.node, attempt=command.attempt)
         elif isinstance(command, OpenGroup):
-            self._record(event="group_opened", node=command.group, count=weight)
+            self._record(event="group_opened", node=command.group)
 
     def _record(self, **fields: Any) -> None:
         record: EventRecord = {**fields, "at": self._clock()}

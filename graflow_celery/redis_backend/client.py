@@ -18,7 +18,9 @@ from graflow_celery.settings import mask_url
 Client = Any
 CONNECT_TIMEOUT = 5.0
 RETRIES = 6
-SCRIPTS = ("commit", "begin", "claim", "beat", "change")
+SCRIPTS = ("commit", "begin", "claim", "beat", "change", "look", "lock")
+#: Those that start with `lua/live.lua`, because they read a channel.
+CHANNEL_SCRIPTS = ("begin", "change", "look")
 
 
 def connect(url: str, *, block: float | None = None) -> Client:
@@ -43,7 +45,11 @@ class Scripts:
 
     def __init__(self, client: Client) -> None:
         home = files("graflow_celery.redis_backend") / "lua"
-        self._scripts = {name: client.register_script((home / f"{name}.lua").read_text()) for name in SCRIPTS}
+        live = (home / "live.lua").read_text()
+        self._scripts = {
+            name: client.register_script((live if name in CHANNEL_SCRIPTS else "") + (home / f"{name}.lua").read_text())
+            for name in SCRIPTS
+        }
 
     def __getitem__(self, name: str) -> Script:
         return cast(Script, self._scripts[name])

@@ -5,13 +5,19 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | key                         | type   | lives                                                                    |
 | --------------------------- | ------ | ------------------------------------------------------------------------ |
 | P:{run}:meta                | hash   | run_ttl after the last event; result_ttl after the end. So do the next    |
-| P:{run}:nodes               | hash   | node -> "state|attempt|worker|started ms|duration ms|losses"              |
-| P:{run}:joins               | hash   | "key" -> arrived, "key\\0" -> live arrivals; deleted at the end            |
+| P:{run}:nodes               | hash   | activation -> "state|attempt|worker|started ms|duration ms|losses|        |
+|                             |        | retries|cycle|graph"                                                      |
+| P:{run}:joins               | hash   | "key" -> arrived, "key\\0" -> live arrivals, "n:key" -> a count,          |
+|                             |        | "jump:group" -> JSON, "cycle:node" -> how often; deleted at the end       |
 | P:{run}:outbox              | zset   | command -> ms at which it is due; deleted at the end                      |
 | P:{run}:events              | stream | trimmed to some 100,000                                                   |
 | P:{run}:results             | hash   | node -> value                                                             |
 | P:{run}:errors              | hash   | node -> exception as JSON                                                 |
-| P:{run}:channel             | hash   | key -> value                                                              |
+| P:{run}:inputs              | hash   | activation -> its item, or what the iteration before handed on             |
+| P:{run}:feedback            | hash   | request id -> what was asked, and the answer, as JSON                     |
+| P:{run}:channel             | hash   | key -> value, or "~" deadline in ms "|" value: see lua/live.lua           |
+| P:{run}:channel:lock:KEY    | string | a lock's lease, renewed while it is held: the holder's token              |
+| P:{run}:channel:free:KEY    | list   | a lock's lease: has an element when it was freed, for who waits           |
 | P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
 | P:blob:DIGEST               | string | run_ttl, renewed whenever a submit or a result refers to it               |
 | P:worker:NAME               | string | heartbeat_timeout: the worker's lease                                     |
@@ -37,6 +43,8 @@ class RunKeys:
     errors: str
     channel: str
     end: str
+    inputs: str
+    feedback: str
 
     def all(self) -> tuple[str, ...]:
         return (
@@ -49,7 +57,14 @@ class RunKeys:
             self.errors,
             self.channel,
             self.end,
+            self.inputs,
+            self.feedback,
         )
+
+
+def lock_keys(channel: str, key: str) -> tuple[str, str]:
+    """The lock of a key of the run whose channel is at ``channel``, and the list by which its waiters are woken."""
+    return f"{channel}:lock:{key}", f"{channel}:free:{key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +75,19 @@ class Keys:
 
     def run(self, run_id: str) -> RunKeys:
         base = f"{self.prefix}:{{{run_id}}}"
-        names = ("meta", "nodes", "joins", "outbox", "events", "results", "errors", "channel", "end")
+        names = (
+            "meta",
+            "nodes",
+            "joins",
+            "outbox",
+            "events",
+            "results",
+            "errors",
+            "channel",
+            "end",
+            "inputs",
+            "feedback",
+        )
         return RunKeys(*(f"{base}:{name}" for name in names))
 
     def blob(self, digest: str) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from graflow_celery.codec.exceptions import decode_exception, encode_exception
-from graflow_celery.core.commands import Command, DispatchNode, OpenGroup, from_text, to_text
-from graflow_celery.core.state import STALE, Applied, Emission, NodeState, RunStatus, Transition
+from graflow_celery.core.activation import node_of
+from graflow_celery.core.commands import Command, from_text, to_text
+from graflow_celery.core.state import STALE, Applied, Leave, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunNotFoundError
-from graflow_celery.ports import Attempt, Begun, NodeOutcome, Outcome, RunRef
+from graflow_celery.ports import NOTHING, Attempt, Begun, FeedbackRecord, NodeOutcome, Outcome, RunRef
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.values import ValueStore
+from graflow_celery.redis_backend.wire import chosen, to_wire
 
 SLICE = 500
 
@@ -38,6 +40,9 @@ class NodeReport:
     started: float
     duration: float
     losses: int
+    retries: int = 0
+    cycle: int = 0
+    graph: str = ""
 
 
 class RedisRunStore:
@@ -52,7 +57,7 @@ class RedisRunStore:
 
     def create(self, run: RunRef, transition: Transition, details: Mapping[str, str | int]) -> Applied:
         """Makes the run and commits its first transition in one step; stale if a run of that id is there."""
-        applied = self._commit(run, transition, b"", b"", create={**details, "graph": run.graph})
+        applied = self._commit(run, transition, Outcome(), create={**details, "graph": run.graph})
         if not applied.stale:
             now = self._client.time()[0]
             with self._client.pipeline(transaction=False) as pipe:
@@ -62,71 +67,75 @@ class RedisRunStore:
                 pipe.execute()
         return applied
 
-    def begin(self, attempt: Attempt, names: Sequence[str]) -> Begun | None:
+    def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         keys = self._keys.run(attempt.run.id)
         reply = self._scripts["begin"](
-            keys=[keys.meta, keys.nodes, keys.events, keys.results, keys.channel],
+            keys=[keys.meta, keys.nodes, keys.events, keys.results, keys.channel, keys.inputs],
             args=[
                 attempt.node,
                 attempt.number,
                 attempt.worker,
                 int(attempt.redelivered),
                 self._lifetimes.run_ttl,
+                len(scopes),
+                *scopes,
                 *names,
             ],
             client=self._client,
         )
         if reply[0] == 0:
             return None
-        found = zip(names, reply[2:], strict=True)
-        return Begun({name: self._unpack(name, field) for name, field in found if field is not None}, reply[1])
+        if reply[0] == 2:
+            return Begun(leave=Leave(max_steps=reply[1]))
+        found = zip(names, reply[5:], strict=True)
+        values = {name: self._unpack(name, field) for name, field in found if field is not None}
+        given = NOTHING if reply[4] is None else self._values.unpack(reply[4], f"input of '{attempt.node}'")
+        return Begun(values, Leave(reply[1], reply[2], reply[3]), given)
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
-        value = error = b""
-        if outcome is not None and outcome.error is not None:
-            codec = self._values.codec
-            error = json.dumps(encode_exception(outcome.error, allow_pickle=codec.allows_pickle, codec=codec)).encode()
-        elif outcome is not None and transition.becomes is NodeState.SUCCEEDED:
-            value = self._values.pack(outcome.value, f"result of task '{transition.node}'")
-        return self._commit(run, transition, value, error, outcome)
+        return self._commit(run, transition, outcome or Outcome())
 
     def _commit(
-        self,
-        run: RunRef,
-        transition: Transition,
-        value: bytes,
-        error: bytes,
-        outcome: Outcome | None = None,
-        create: Mapping[str, str | int] | None = None,
+        self, run: RunRef, transition: Transition, outcome: Outcome, create: Mapping[str, str | int] | None = None
     ) -> Applied:
-        known = {
-            (emission.command, emission.expected): emission
-            for emission in (
-                *transition.emissions,
-                *(either for arrival in transition.arrivals for either in (arrival.then, arrival.otherwise)),
-            )
-        }
-        text = json.dumps(_wire(transition, outcome, create), separators=(",", ":"))
         times = self._lifetimes
+        record = outcome.feedback
         reply = self._scripts["commit"](
             keys=list(self._keys.run(run.id).all()),
-            args=[text, value, error, int(times.grace * 1000), times.run_ttl, times.result_ttl],
+            args=[
+                json.dumps(to_wire(transition, outcome, create), separators=(",", ":")),
+                self._packed(outcome.value, f"result of task '{transition.node}'"),
+                b"" if outcome.error is None else self._encoded(outcome.error),
+                int(times.grace * 1000),
+                times.run_ttl,
+                times.result_ttl,
+                self._packed(outcome.input, f"what '{transition.node}' hands on to its next iteration"),
+                "" if record is None else record.id,
+                "" if record is None else json.dumps(asdict(record)),
+            ],
             client=self._client,
         )
         if reply[0] == 0:
             return STALE
         status = RunStatus(reply[1].decode())
+        counted = transition.is_final and transition.counted
         if status.is_terminal:
             self._client.zrem(self._keys.active, run.id)
-            return Applied((), status, transition.is_final)
-        queued = zip(reply[2::2], reply[3::2], strict=True)
-        emissions = tuple(known[from_text(text.decode()), bool(expected)] for text, expected in queued)
-        return Applied(emissions, status, transition.is_final)
+            return Applied((), status, counted, ended=reply[2])
+        return Applied(chosen(transition, reply[3:]), status, counted, ended=reply[2])
+
+    def _packed(self, value: Any, what: str) -> bytes:
+        return b"" if value is NOTHING else self._values.pack(value, what)
+
+    def _encoded(self, error: BaseException) -> bytes:
+        codec = self._values.codec
+        return json.dumps(encode_exception(error, allow_pickle=codec.allows_pickle, codec=codec)).encode()
 
     def outcomes(self, run: RunRef, nodes: Sequence[str]) -> list[NodeOutcome]:
         reports = self.reports(run, nodes)
         failed = [node for node, report in zip(nodes, reports, strict=True) if report and report.state != "succeeded"]
-        errors = dict(zip(failed, self._hmget(self._keys.run(run.id).errors, failed), strict=True))
+        found = self._hmget(self._keys.run(run.id).errors, [node_of(node) for node in failed])
+        errors = dict(zip(failed, found, strict=True))
         return [
             NodeOutcome(report.state, report.attempt, _error_text(errors.get(node))) if report else NodeOutcome(None)
             for node, report in zip(nodes, reports, strict=True)
@@ -136,9 +145,52 @@ class RedisRunStore:
         """What the store has of each node; None for one that did not begin yet."""
         return [_report(field) for field in self._hmget(self._keys.run(run.id).nodes, nodes)]
 
+    def retries(self, run: RunRef, nodes: Sequence[str]) -> list[int]:
+        """How many failures of each activation were followed by another attempt."""
+        return [0 if report is None else report.retries for report in self.reports(run, nodes)]
+
     def results(self, run: RunRef, nodes: Sequence[str]) -> dict[str, Any]:
         found = zip(nodes, self._hmget(self._keys.run(run.id).results, nodes), strict=True)
         return {node: self._unpack(node, field) for node, field in found if field is not None}
+
+    def all_results(self, run: RunRef) -> dict[str, Any]:
+        """Every result that is there, by node: those of added tasks and of members of mapped tasks too."""
+        found: dict[str, Any] = {}
+        for name, field in self._client.hscan_iter(self._keys.run(run.id).results, count=SLICE):
+            found[name.decode()] = self._unpack(name.decode(), field)
+        return found
+
+    def values(self, run: RunRef, names: Sequence[str]) -> dict[str, Any]:
+        found = self.results(run, names)
+        channel = self._keys.run(run.id).channel
+        for name in names:
+            if name in found:
+                continue
+            field = self._scripts["look"](keys=[channel], args=["get", name], client=self._client)
+            if field is not None:
+                found[name] = self._unpack(name, field)
+        return found
+
+    def jumps(self, run: RunRef, group: str) -> tuple[str, ...]:
+        found = self._client.hget(self._keys.run(run.id).joins, f"jump:{group}")
+        return () if found is None else tuple(json.loads(found))
+
+    def put_inputs(self, run: RunRef, inputs: Mapping[str, Any]) -> None:
+        key = self._keys.run(run.id).inputs
+        packed = {node: self._values.pack(value, f"item for '{node}'") for node, value in inputs.items()}
+        with self._client.pipeline(transaction=False) as pipe:
+            if packed:
+                pipe.hset(key, mapping=packed)
+            pipe.expire(key, self._lifetimes.run_ttl)
+            pipe.execute()
+
+    def input(self, run: RunRef, node: str) -> Any:
+        field = self._client.hget(self._keys.run(run.id).inputs, node)
+        return NOTHING if field is None else self._values.unpack(field, f"input of '{node}'")
+
+    def feedback(self, run: RunRef) -> list[FeedbackRecord]:
+        found = self._client.hvals(self._keys.run(run.id).feedback)
+        return [FeedbackRecord(**json.loads(text)) for text in found]
 
     def error(self, run: RunRef, node: str) -> BaseException | None:
         """The exception that a node ended with, rebuilt, its remote traceback as its cause."""
@@ -170,7 +222,7 @@ class RedisRunStore:
             run_id = name.decode()
             keys = self._keys.run(run_id)
             graph, status = self._client.hmget(keys.meta, "graph", "status")
-            if status != b"running":
+            if status not in (b"running", b"waiting"):
                 self._client.zrem(self._keys.active, run_id)
                 continue
             claimed = self._scripts["claim"](
@@ -189,52 +241,20 @@ class RedisRunStore:
         return self._values.unpack(field, f"value of '{name}'")
 
 
-def _wire(transition: Transition, outcome: Outcome | None, create: Mapping[str, str | int] | None) -> dict[str, Any]:
-    """A transition in the form that `lua/commit.lua` documents."""
-    wire: dict[str, Any] = {
-        "event": transition.event,
-        "attempt": transition.attempt,
-        "next": transition.next_attempt,
-        "consumes": transition.consumes,
-        "arrivals": [
-            [item.key, item.needs, int(item.live), item.quorum, _emission(item.then), _emission(item.otherwise)]
-            for item in transition.arrivals
-        ],
-        "emissions": [_emission(item) for item in transition.emissions],
-        "reason": transition.reason,
-    }
-    if transition.node is not None:
-        wire["node"] = transition.node
-    if transition.becomes is not None:
-        wire["becomes"] = transition.becomes.value
-    if transition.acknowledges is not None:
-        wire["ack"] = to_text(transition.acknowledges)
-    if transition.ends is not None:
-        wire["ends"] = transition.ends.value
-    if outcome is not None:
-        wire |= {"worker": outcome.worker, "duration": int(outcome.duration * 1000)}
-    if create is not None:
-        wire["create"] = dict(create)
-    return wire
-
-
-def _emission(emission: Emission) -> list[Any]:
-    match emission.command:
-        case DispatchNode(node, attempt):
-            event = ["node_queued", node, attempt]
-        case OpenGroup(group):
-            event = ["group_opened", group, 0]
-        case _:
-            event = ["", "", 0]
-    return [to_text(emission.command), emission.weight, int(emission.expected), *event]
-
-
 def _report(field: bytes | None) -> NodeReport | None:
     if field is None:
         return None
-    state, attempt, worker, started, duration, losses = field.decode().split("|")
+    state, attempt, worker, started, duration, losses, retries, cycle, graph = field.decode().split("|")
     return NodeReport(
-        NodeState(state), int(attempt), worker, int(started or 0) / 1000, int(duration) / 1000, int(losses)
+        NodeState(state),
+        int(attempt),
+        worker,
+        int(started or 0) / 1000,
+        int(duration or 0) / 1000,
+        int(losses),
+        int(retries),
+        int(cycle),
+        graph,
     )
 
 

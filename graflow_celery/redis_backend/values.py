@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import struct
 from typing import Any
 
 from graflow_celery.codec.canonical import digest
 from graflow_celery.codec.values import ValueCodec
+from graflow_celery.core.channel_rules import is_number
 from graflow_celery.errors import BlobRejectedError
 from graflow_celery.redis_backend.content_store import ContentStore
 
 INLINE, REFERENCE, NUMBER, LIST = b"=", b"@", b"#", b"["
-LARGEST_INTEGER = 2**53
-
-
-def is_number(value: object) -> bool:
-    """Whether Redis can add to it without losing digits: a finite float, or an integer within 2**53."""
-    if type(value) is float:
-        return math.isfinite(value)
-    return type(value) is int and abs(value) <= LARGEST_INTEGER
 
 
 class ValueStore:

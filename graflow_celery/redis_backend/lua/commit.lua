@@ -1,14 +1,17 @@
 -- Carries one transition of a run out, or refuses it as stale. The twin of RunState.apply in core/state.py.
 --
--- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel  9 end
+-- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel  9 end  10 inputs  11 feedback
 -- ARGV  1 the transition as JSON:
---           event, node, attempt, becomes, next, consumes, ack, ends, reason, worker, duration (ms),
---           arrivals  [[key, needs, live, quorum, emission, emission], ...]
---           emissions [[command, weight, expected, event, node, attempt], ...]
+--           event, node, attempt, scopes, becomes, next, retries, mirror, consumes, declares, jumps, acks, pauses,
+--           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
+--           arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
+--           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph], ...]
+--           draw      [cursor, limit, command before the number, command after it, key before, key after, graph]
 --           create    {field: value, ...}: makes the run, if it is not there yet
 --       2 the value that belongs to it ('' if none)   3 the error ('' if none)
 --       4 dispatch grace, ms   5 run ttl, s   6 result ttl, s
--- Returns {1, status, command, expected, command, expected, ...} or {0, status or ''}.
+--       7 the next attempt's input ('' if none)   8, 9 a feedback record, its id and itself ('' if none)
+-- Returns {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}.
 
 local meta, nodes, joins, outbox, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local t = cjson.decode(ARGV[1])
@@ -16,6 +19,7 @@ local grace, run_ttl, result_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumbe
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local final = { succeeded = true, failed = true, skipped = true }
+local RECORD = '^(%a+)|(%d+)|(.*)|(%d*)|(%d*)|(%d+)|(%d+)|(%d+)|([^|]*)$'
 
 local status = redis.call('HGET', meta, 'status')
 if t.create then
@@ -28,7 +32,7 @@ if t.create then
     redis.call('HSET', meta, field, value)
   end
 end
-if status ~= 'running' then
+if status ~= 'running' and status ~= 'waiting' then
   return { 0, status or '' }
 end
 
@@ -37,14 +41,20 @@ local function record(...)
 end
 
 if t.node then
+  for _, scope in ipairs(t.scopes) do
+    local around = redis.call('HGET', nodes, scope)
+    if around and final[string.match(around, '^%a+')] then
+      return { 0, status }
+    end
+  end
   local present = redis.call('HGET', nodes, t.node)
-  local started, losses = 0, 0
+  local started, losses, retries, cycle, graph = '', 0, 0, 0, ''
   if present then
-    local state, attempt, since, lost = string.match(present, '^(%a+)|(%d+)|.*|(%d*)|%d*|(%d+)$')
+    local state, attempt, _, since, _, lost, tried, again, home = string.match(present, RECORD)
     if final[state] or tonumber(attempt) ~= t.attempt then
       return { 0, status }
     end
-    started, losses = since, lost
+    started, losses, retries, cycle, graph = since, lost, tried, again, home
   elseif t.attempt > 1 then
     return { 0, status }
   end
@@ -53,23 +63,36 @@ if t.node then
     if t.next > 0 then
       losses = 0
     end
-    redis.call('HSET', nodes, t.node,
-      table.concat({ t.becomes, attempt, t.worker or '', started, t.duration or 0, losses }, '|'))
+    local text = table.concat({ t.becomes, attempt, t.worker or '', started, t.duration or 0, losses,
+      retries + t.retries, cycle, graph }, '|')
+    redis.call('HSET', nodes, t.node, text)
+    if t.mirror then
+      redis.call('HSET', nodes, t.mirror, text)
+    end
     if final[t.becomes] then
       redis.call('HINCRBY', meta, t.becomes, 1)
+      redis.call('HINCRBY', meta, 'ended', 1)
     end
     if t.becomes == 'succeeded' then
       redis.call('HSET', meta, 'last_node', t.node)
     end
   end
-  if ARGV[2] ~= '' then
-    redis.call('HSET', KEYS[6], t.node, ARGV[2])
-    redis.call('EXPIRE', KEYS[6], run_ttl)
-    redis.call('HDEL', KEYS[7], t.node)
-  end
-  if ARGV[3] ~= '' then
-    redis.call('HSET', KEYS[7], t.node, ARGV[3])
+  if ARGV[3] ~= '' and t.becomes then
+    redis.call('HSET', KEYS[7], t.keep, ARGV[3])
     redis.call('EXPIRE', KEYS[7], run_ttl)
+    redis.call('HDEL', KEYS[6], t.keep)
+  elseif ARGV[2] ~= '' then
+    redis.call('HSET', KEYS[6], t.keep, ARGV[2])
+    redis.call('EXPIRE', KEYS[6], run_ttl)
+    redis.call('HDEL', KEYS[7], t.keep)
+  end
+  if ARGV[7] ~= '' then
+    redis.call('HSET', KEYS[10], t.node, ARGV[7])
+    redis.call('EXPIRE', KEYS[10], run_ttl)
+  end
+  if ARGV[8] ~= '' then
+    redis.call('HSET', KEYS[11], ARGV[8], ARGV[9])
+    redis.call('EXPIRE', KEYS[11], run_ttl)
   end
   record('event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '',
     'duration', t.duration or 0, 'reason', t.reason or '')
@@ -77,8 +100,20 @@ else
   record('event', t.event, 'reason', t.reason or '')
 end
 
-if t.ack then
-  redis.call('ZREM', outbox, t.ack)
+for _, command in ipairs(t.acks) do
+  redis.call('ZREM', outbox, command)
+end
+if t.jumps then
+  local field = 'jump:' .. t.jumps[1]
+  local present = redis.call('HGET', joins, field)
+  local targets = present and cjson.decode(present) or {}
+  for _, target in ipairs(t.jumps[2]) do
+    targets[#targets + 1] = target
+  end
+  redis.call('HSET', joins, field, cjson.encode(targets))
+end
+for _, declared in ipairs(t.declares) do
+  redis.call('HSET', joins, 'n:' .. declared[1], declared[2])
 end
 
 local emissions = {}
@@ -86,23 +121,52 @@ for _, emission in ipairs(t.emissions) do
   emissions[#emissions + 1] = emission
 end
 for _, arrival in ipairs(t.arrivals) do
-  local key = arrival[1]
+  local key, needs, quorum = arrival[1], arrival[2], arrival[4]
   local arrived = redis.call('HINCRBY', joins, key, 1)
   local live = redis.call('HINCRBY', joins, key .. '\0', arrival[3])
-  if arrived == arrival[2] then
-    emissions[#emissions + 1] = live >= arrival[4] and arrival[5] or arrival[6]
+  if needs == 0 then
+    needs = tonumber(redis.call('HGET', joins, 'n:' .. key) or 0)
+  end
+  if arrived == needs then
+    local enough = quorum > 0 and quorum or needs
+    for _, emission in ipairs(live >= enough and arrival[5] or arrival[6]) do
+      emissions[#emissions + 1] = emission
+    end
+  end
+end
+if t.draw then
+  local cursor, limit = 'n:' .. t.draw[1], 'n:' .. t.draw[2]
+  local number = tonumber(redis.call('HGET', joins, cursor) or 0)
+  if number < tonumber(redis.call('HGET', joins, limit) or 0) then
+    redis.call('HSET', joins, cursor, number + 1)
+    emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, 0, '', 'node_queued',
+      t.draw[5] .. number .. t.draw[6], 1, t.draw[7] }
   end
 end
 
-local reply = { 1, status }
+local reply = { 1, status, 0 }
 local outstanding = 0 - t.consumes -- not -0, which HINCRBY refuses
 for _, emission in ipairs(emissions) do
-  outstanding = outstanding + emission[2]
-  redis.call('ZADD', outbox, now + grace, emission[1])
-  reply[#reply + 1] = emission[1]
-  reply[#reply + 1] = emission[3]
-  if emission[4] ~= '' then
-    record('event', emission[4], 'node', emission[5], 'attempt', emission[6], 'count', emission[2])
+  local command, weight, expected, delay, reenters, event, node, attempt, graph = unpack(emission)
+  outstanding = outstanding + weight
+  redis.call('ZADD', outbox, now + grace + delay, command)
+  reply[#reply + 1] = command
+  reply[#reply + 1] = expected
+  if event ~= '' then
+    local retries, cycle = 0, 0
+    if reenters ~= '' then
+      cycle = redis.call('HINCRBY', joins, 'cycle:' .. reenters, 1)
+    end
+    if attempt > 1 then
+      local present = redis.call('HGET', nodes, node)
+      if present then
+        local _, _, _, _, _, _, tried, again = string.match(present, RECORD)
+        retries, cycle = tried, cycle > 0 and cycle or again
+      end
+    end
+    local state = event == 'group_opened' and 'running' or 'queued'
+    redis.call('HSET', nodes, node, table.concat({ state, attempt, '', '', 0, 0, retries, cycle, graph }, '|'))
+    record('event', event, 'node', node, 'attempt', attempt, 'count', weight)
   end
 end
 outstanding = redis.call('HINCRBY', meta, 'outstanding', outstanding)
@@ -112,8 +176,15 @@ if t.ends then
   redis.call('HSET', meta, 'failed_node', t.node or '')
 elseif outstanding == 0 then
   status = 'succeeded'
+elseif t.pauses or t.resumes then
+  status = t.pauses and 'waiting' or 'running'
+  redis.call('HSET', meta, 'status', status)
+  if t.pauses then
+    record('event', 'run_waiting', 'node', t.node)
+    redis.call('XADD', KEYS[9], '*', 'event', 'run_waiting', 'node', t.node)
+  end
 end
-if status ~= 'running' then
+if status ~= 'running' and status ~= 'waiting' then
   local reason = t.ends and t.reason or ''
   redis.call('HSET', meta, 'status', status, 'reason', reason, 'finished', now)
   redis.call('DEL', joins, outbox)
@@ -122,10 +193,11 @@ if status ~= 'running' then
   for _, key in ipairs(KEYS) do
     redis.call('EXPIRE', key, result_ttl)
   end
-  reply[2] = status
 else
   for _, key in ipairs({ meta, nodes, joins, outbox, events }) do
     redis.call('EXPIRE', key, run_ttl)
   end
 end
+reply[2] = status
+reply[3] = tonumber(redis.call('HGET', meta, 'ended') or 0)
 return reply

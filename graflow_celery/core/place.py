@@ -1,0 +1,119 @@
+"""Where an activation stands: its node, its passes, and the keys of its neighbours. Pure arithmetic on keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from graflow_celery.core.activation import FIRST, Passes, entry_of, following, item_of, key_of, split
+from graflow_celery.core.plan import NodeSpec, Plan
+
+
+@dataclass(frozen=True)
+class Place:
+    """An activation in its plan. ``passes`` has one for each scope that the node is in, the outermost first."""
+
+    plan: Plan
+    spec: NodeSpec
+    passes: Passes
+
+    @classmethod
+    def of(cls, plan: Plan, key: str) -> Place:
+        """Raises UnknownNodeError."""
+        node, passes = split(key)
+        spec = plan[node]
+        return cls(plan, spec, passes or (FIRST,) * (1 + len(plan.enclosing(node))))
+
+    @cached_property
+    def key(self) -> str:
+        return key_of(self.spec.id, self.passes)
+
+    @property
+    def graph(self) -> str:
+        return self.plan.graph_of(self.spec.id)
+
+    @property
+    def barrier(self) -> str:
+        """Of a group: under what its barrier counts arrivals, and keeps how many there will be."""
+        return f"barrier:{self.key}"
+
+    @property
+    def around(self) -> Place:
+        """The group that the activation is in; only of a node that is in one."""
+        return Place(self.plan, self.plan[self.spec.group or ""], self.passes[:-1])
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The groups around it, the innermost first."""
+        enclosing = self.plan.enclosing(self.spec.id) if self.spec.group is not None else ()
+        return tuple(key_of(group, self.passes[: -1 - depth]) for depth, group in enumerate(enclosing))
+
+    @property
+    def weight(self) -> int:
+        """What a run waits for because of it: for the ends of nodes outside of every group."""
+        return int(self.spec.group is None)
+
+    @property
+    def needs(self) -> int:
+        """How many ends it waits for in this pass."""
+        return self.plan.needs(self.spec.id, entry_of(self.passes[-1]))
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it is in a pass that was entered by a jump or a cycle."""
+        return any("~" in item for item in self.passes)
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether its failure ends the run."""
+        if self.spec.group is None:
+            return True
+        owner = self.plan[self.spec.group].owner
+        return owner is not None and owner.fatal
+
+    @property
+    def last(self) -> Place:
+        """The place that completes the member which this one is a part of: the end of its chain."""
+        place = self
+        while not place.spec.is_exit and place.spec.successors:
+            place = place.beside(place.spec.successors[0])
+        return place
+
+    @property
+    def home_key(self) -> str:
+        """Of a member's last place: the key under which the barrier looks for its outcome."""
+        return key_of(self.spec.id, (*self.passes[:-1], FIRST))
+
+    @property
+    def mirror(self) -> str | None:
+        """The key under which the barrier looks for its outcome, where that is another one."""
+        return self.home_key if self.spec.is_exit and self.home_key != self.key else None
+
+    @property
+    def siblings(self) -> tuple[str, str]:
+        """Of a member of a mapped task: what comes before and after the item's number in the keys of all of them."""
+        item = item_of(self.spec.id)
+        prefix = f"{item[0] if item is not None else self.spec.id}["
+        return prefix, self.key[len(self.spec.id) - 1 :]
+
+    @property
+    def members(self) -> tuple[str, str]:
+        """Of a mapped task: what comes before and after the item's number in the keys of its members."""
+        return f"{self.spec.id}[", f"]{key_of('', (*self.passes, FIRST))}"
+
+    def beside(self, node: str) -> Place:
+        """Another node of the same scope, in the same pass."""
+        return Place(self.plan, self.plan[node], self.passes)
+
+    def inside(self, node: str) -> Place:
+        """Of a group: a node in it, in the first pass."""
+        return Place(self.plan, self.plan[node], (*self.passes, FIRST))
+
+    def jump(self, node: str) -> Place:
+        """Another node of the same scope, in the pass that a jump to it begins."""
+        entered = following(self.passes[-1], self.plan.number(node))
+        return Place(self.plan, self.plan[node], (*self.passes[:-1], entered))
+
+
+def start_of(plan: Plan) -> Place:
+    return Place(plan, plan[plan.start], (FIRST,))

@@ -1,0 +1,96 @@
+"""A transition in the form that `lua/commit.lua` documents, and its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from graflow_celery.core.activation import node_of
+from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
+from graflow_celery.core.state import Draw, Emission, Transition
+from graflow_celery.ports import Outcome
+
+_MARK = "\x00"
+
+
+def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str | int] | None) -> dict[str, Any]:
+    """What the script is told; ``create`` makes the run, with these fields."""
+    wire: dict[str, Any] = {
+        "event": transition.event,
+        "attempt": transition.attempt,
+        "next": transition.next_attempt,
+        "retries": int(transition.retries),
+        "scopes": list(transition.scopes),
+        "consumes": transition.consumes,
+        "declares": [list(item) for item in transition.declares],
+        "arrivals": [
+            [
+                item.key,
+                item.needs,
+                int(item.live),
+                item.quorum,
+                [_emission(one) for one in item.then],
+                [_emission(one) for one in item.otherwise],
+            ]
+            for item in transition.arrivals
+        ],
+        "emissions": [_emission(item) for item in transition.emissions],
+        "acks": [to_text(command) for command in transition.acknowledges],
+        "reason": transition.reason,
+    }
+    if transition.node is not None:
+        wire |= {"node": transition.node, "keep": node_of(transition.node)}
+    if transition.becomes is not None:
+        wire["becomes"] = transition.becomes.value
+    if transition.mirror is not None:
+        wire["mirror"] = transition.mirror
+    if transition.draw is not None:
+        wire["draw"] = _draw(transition.draw)
+    if transition.jumps is not None:
+        wire["jumps"] = [transition.jumps[0], list(transition.jumps[1])]
+    if transition.pauses or transition.resumes:
+        wire["pauses" if transition.pauses else "resumes"] = True
+    if transition.ends is not None:
+        wire["ends"] = transition.ends.value
+    if outcome.worker:
+        wire |= {"worker": outcome.worker, "duration": int(outcome.duration * 1000)}
+    if create is not None:
+        wire["create"] = dict(create)
+    return wire
+
+
+def chosen(transition: Transition, reply: Sequence[Any]) -> tuple[Emission, ...]:
+    """The emissions that the script queued, from its list of commands and whether each is expected."""
+    known = {(to_text(emission.command), emission.expected): emission for emission in _possible(transition)}
+    queued = zip(reply[::2], reply[1::2], strict=True)
+    return tuple(
+        known.get((text.decode(), bool(expected))) or Emission(from_text(text.decode())) for text, expected in queued
+    )
+
+
+def _possible(transition: Transition) -> Iterator[Emission]:
+    yield from transition.emissions
+    for arrival in transition.arrivals:
+        yield from arrival.then
+        yield from arrival.otherwise
+
+
+def _emission(emission: Emission) -> list[Any]:
+    match emission.command:
+        case DispatchNode(node, attempt, graph):
+            record: list[Any] = ["node_queued", node, attempt, graph]
+        case OpenGroup(group, graph):
+            record = ["group_opened", group, 0, graph]
+        case _:
+            record = ["", "", 0, ""]
+    delay = int(emission.delay * 1000)
+    text = to_text(emission.command)
+    return [text, emission.weight, int(emission.expected), delay, emission.reenters, *record]
+
+
+def _draw(draw: Draw) -> list[str]:
+    """The parts around the member's number, of the command's text and of the key."""
+    text = to_text(DispatchNode(f"{draw.prefix}{_MARK}{draw.suffix}", 1, draw.graph))
+    before, _, after = text.partition(json.dumps(_MARK)[1:-1])
+    return [draw.cursor, draw.limit, before, after, draw.prefix, draw.suffix, draw.graph]

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from graflow_celery.core.expr import chain as chain
     from graflow_celery.core.expr import parallel as parallel
     from graflow_celery.core.graph import TaskGraph as TaskGraph
+    from graflow_celery.core.mapping import MappedTask as MappedTask
     from graflow_celery.core.policy import AtLeastNGroupPolicy as AtLeastNGroupPolicy
     from graflow_celery.core.policy import BestEffortGroupPolicy as BestEffortGroupPolicy
     from graflow_celery.core.policy import CriticalGroupPolicy as CriticalGroupPolicy
+    from graflow_celery.core.policy import FifoPolicy as FifoPolicy
+    from graflow_celery.core.policy import GroupExecutionPolicy as GroupExecutionPolicy
     from graflow_celery.core.policy import GroupPolicy as GroupPolicy
+    from graflow_celery.core.policy import PriorityPolicy as PriorityPolicy
+    from graflow_celery.core.policy import SchedulingPolicy as SchedulingPolicy
     from graflow_celery.core.policy import StrictGroupPolicy as StrictGroupPolicy
+    from graflow_celery.core.retry import RetryPolicy as RetryPolicy
     from graflow_celery.core.scheduler import Scheduler as Scheduler
     from graflow_celery.core.state import RunStatus as RunStatus
     from graflow_celery.core.task import Task as Task
@@ -28,7 +34,15 @@ if TYPE_CHECKING:
     from graflow_celery.core.task import task as task
     from graflow_celery.distributed import Run as Run
     from graflow_celery.engine.context import ExecutionContext as ExecutionContext
-    from graflow_celery.engine.context import TaskExecutionContext as TaskExecutionContext
+    from graflow_celery.engine.llm import LLMAgent as LLMAgent
+    from graflow_celery.engine.llm import LLMRegistry as LLMRegistry
+    from graflow_celery.engine.llm_client import LLMClient as LLMClient
+    from graflow_celery.engine.navigator import GraphNavigator as GraphNavigator
+    from graflow_celery.engine.task_context import TaskExecutionContext as TaskExecutionContext
+    from graflow_celery.engine.typed_channel import TypedChannel as TypedChannel
+    from graflow_celery.errors import ChannelLockTimeoutError as ChannelLockTimeoutError
+    from graflow_celery.errors import ConfigError as ConfigError
+    from graflow_celery.errors import CycleLimitExceededError as CycleLimitExceededError
     from graflow_celery.errors import DuplicateTaskError as DuplicateTaskError
     from graflow_celery.errors import GraflowError as GraflowError
     from graflow_celery.errors import GraflowRuntimeError as GraflowRuntimeError
@@ -36,6 +50,7 @@ if TYPE_CHECKING:
     from graflow_celery.errors import GraphCompilationError as GraphCompilationError
     from graflow_celery.errors import NoWorkerError as NoWorkerError
     from graflow_celery.errors import ParallelGroupError as ParallelGroupError
+    from graflow_celery.errors import RetryLimitExceededError as RetryLimitExceededError
     from graflow_celery.errors import StoreUnavailableError as StoreUnavailableError
     from graflow_celery.settings import Settings as Settings
     from graflow_celery.workflows import WorkflowContext as WorkflowContext
@@ -48,15 +63,29 @@ _HOMES = {
         "AtLeastNGroupPolicy",
         "BestEffortGroupPolicy",
         "CriticalGroupPolicy",
+        "FifoPolicy",
+        "GroupExecutionPolicy",
         "GroupPolicy",
+        "PriorityPolicy",
+        "SchedulingPolicy",
         "StrictGroupPolicy",
     ),
+    "core.retry": ("RetryPolicy",),
     "core.scheduler": ("Scheduler",),
     "core.state": ("RunStatus",),
     "core.task": ("Task", "TaskWrapper", "task"),
     "distributed": ("Run",),
-    "engine.context": ("ExecutionContext", "TaskExecutionContext"),
+    "core.mapping": ("MappedTask",),
+    "engine.context": ("ExecutionContext",),
+    "engine.llm": ("LLMAgent", "LLMRegistry"),
+    "engine.llm_client": ("LLMClient",),
+    "engine.navigator": ("GraphNavigator",),
+    "engine.task_context": ("TaskExecutionContext",),
+    "engine.typed_channel": ("TypedChannel",),
     "errors": (
+        "ChannelLockTimeoutError",
+        "ConfigError",
+        "CycleLimitExceededError",
         "DuplicateTaskError",
         "GraflowError",
         "GraflowRuntimeError",
@@ -64,6 +93,7 @@ _HOMES = {
         "GraphCompilationError",
         "NoWorkerError",
         "ParallelGroupError",
+        "RetryLimitExceededError",
         "StoreUnavailableError",
     ),
     "settings": ("Settings",),

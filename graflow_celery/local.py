@@ -51,7 +51,7 @@ def default_threads() -> int:
 
 
 class LocalRun:
-    """One run in this process. ``execute`` blocks until it has ended; ``start`` and ``result`` do the same in two steps.
+    """One run in this process. ``execute`` blocks until it has ended; ``start``, ``close``, ``result`` are its steps.
 
     Args:
         start_node, initial_channel, max_steps: see `WorkflowContext.execute`.

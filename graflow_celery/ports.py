@@ -46,13 +46,21 @@ NOTHING: Any = _Nothing()
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRecord:
-    """What a task asked a person, and the answer once there is one. Both are JSON objects; see `engine.feedback`."""
+    """What a task asked a person, and the answer once there is one. Both are JSON objects; see `engine.feedback`.
+
+    Attributes:
+        node, attempt: the activation that waits, and the attempt that an answer has to name.
+        graph: the graph that the node belongs to, if it was added while the run went on.
+        expired: nobody answered in the time that was given.
+    """
 
     id: str
     node: str
     attempt: int
     request: Mapping[str, Any]
     response: Mapping[str, Any] | None = None
+    graph: str = ""
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -43,13 +44,18 @@ class Heart:
 
     def _beat_on(self) -> None:
         monitor = monitor_of(self._runtime, self._worker().name)
+        interval = self._runtime.settings.heartbeat_interval
+        due = 0.0
         while True:
+            now = time.monotonic()
             try:
-                self._runtime.liveness.beat(self._worker())
+                if now >= due:
+                    due = now + interval
+                    self._runtime.liveness.beat(self._worker())
                 monitor.tick()
             except (redis.RedisError, UnavailableError) as error:
                 logger.warning("no beat: %s", error)
-            if self._stopping.wait(self._runtime.settings.heartbeat_interval):
+            if self._stopping.wait(monitor.patience(max(0.0, due - time.monotonic()))):
                 return
 
 

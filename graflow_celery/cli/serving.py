@@ -80,8 +80,8 @@ def watch_over(runtime: Runtime, stopping: threading.Event) -> None:
                 logger.info("this monitor leads" if now_leads else "standing by: another monitor leads")
             leads = now_leads
             if sent:
-                logger.info("%d commands sent again", sent)
-        if stopping.wait(runtime.settings.heartbeat_interval):
+                logger.info("%d commands carried out", sent)
+        if stopping.wait(tick.patience(runtime.settings.heartbeat_interval)):
             logger.info("monitor %s stopped", name)
             return
 

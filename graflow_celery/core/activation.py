@@ -1,7 +1,7 @@
 """Activation keys: one pass through a node, as text.
 
-A node may run in several passes of one run: a cycle re-enters it, a jump (``next_task(..., goto=True)``) goes back to it.
-Each pass has records, joins and messages of its own, so its key names the node and, unless it is the first, the pass::
+A node may run in several passes of one run: a cycle re-enters it, a jump (``next_task``) goes back to it. Each pass has
+records, joins and messages of its own, so its key names the node and, unless it is the first, the pass::
 
     clean            the first pass through node 'clean'
     clean@1~4        the pass that was entered at the plan's node number 4, the first one on its path

@@ -1,7 +1,7 @@
 """What the Scheduler wants done. Imperative, frozen; a command has one text form, under which the outbox keeps it.
 
-``node`` and ``group`` are activation keys (see `activation`). ``graph`` names the graph that a node belongs to if it was
-added while the run went on; it is empty for the nodes of the workflow as written.
+``node`` and ``group`` are activation keys (see `activation`). ``graph`` names the graph that a node belongs to, if it
+was added while the run went on; it is empty for the nodes of the workflow as written.
 """
 
 from __future__ import annotations

@@ -77,7 +77,10 @@ class NodeIterated:
 
 @dataclass(frozen=True, slots=True)
 class NodeFinished:
-    """The tasks that the node added, in ``group``, have ended; ``failure`` says what went wrong with them, ``goto`` where they jump."""
+    """The tasks that the node added, in ``group``, have ended.
+
+    ``failure`` says what went wrong with them, ``goto`` where they jump; for ``leaves`` see :class:`NodeSucceeded`.
+    """
 
     node: str
     attempt: int

@@ -208,7 +208,7 @@ class ParallelGroup(Executable):
     ) -> Self:
         """Sets how the group runs and which policy judges it. Returns the group itself.
 
-        After ``timeout`` seconds the barrier closes: members that have not ended count as failed, and the policy judges.
+        After ``timeout`` seconds the barrier closes: members that have not ended count as failed, the policy judges.
 
         ``backend`` and ``backend_config`` are accepted as graflow's scripts give them; where a group runs is decided
         by the run (``execute(backend=...)``), not by the group.

@@ -30,6 +30,7 @@ class TaskGraph:
         self._successors: dict[str, dict[str, None]] = {}
         self._predecessors: dict[str, dict[str, None]] = {}
         self._templates: set[str] = set()
+        self._first: str | None = None  # where the first edge that was written starts
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -63,6 +64,7 @@ class TaskGraph:
         """Lets ``to_node`` follow ``from_node``. Raises UnknownNodeError if either is not in the graph."""
         for node_id in (from_node, to_node):
             self.get_node(node_id)
+        self._first = self._first or from_node
         self._successors[from_node][to_node] = None
         self._predecessors[to_node][from_node] = None
 
@@ -95,10 +97,11 @@ class TaskGraph:
         for predecessor in self._predecessors.pop(task_id):
             del self._successors[predecessor][task_id]
         del self._nodes[task_id]
+        self._first = None if self._first == task_id else self._first
 
     def rename_node(self, old_task_id: str, new_task_id: str) -> None:
         """Gives a node another id; its edges stay. Raises UnknownNodeError or DuplicateTaskError."""
-        node = self.get_node(old_task_id)
+        node, first = self.get_node(old_task_id), self._first
         if new_task_id in self._nodes:
             raise DuplicateTaskError(new_task_id)
         sources, targets = self.predecessors(old_task_id), self.successors(old_task_id)
@@ -108,6 +111,7 @@ class TaskGraph:
             self.add_edge(source, new_task_id)
         for target in targets:
             self.add_edge(new_task_id, target)
+        self._first = new_task_id if first == old_task_id else first
 
     def mark_template(self, task_id: str) -> None:
         """Notes that bound copies were made of a task, so that alone it is no start node."""
@@ -144,6 +148,7 @@ class TaskGraph:
         self._successors.clear()
         self._predecessors.clear()
         self._templates.clear()
+        self._first = None
 
     def start_node(self, start: str | None = None) -> str:
         """The node that a run starts with: ``start``, or the only one that nothing comes before.
@@ -164,7 +169,8 @@ class TaskGraph:
             raise GraphCompilationError("The workflow has no tasks. Write some inside its `with` block.")
         if not starts:  # a cycle as a whole: it begins where its author began
             inside = set(self.members())
-            return next(node_id for node_id in self._nodes if node_id not in inside)
+            outside = [node_id for node_id in self._nodes if node_id not in inside]
+            return self._first if self._first in outside else outside[0]
         raise GraphCompilationError(
             f"The workflow has {len(starts)} start nodes ({', '.join(starts[:8])}). Say which one begins: "
             f"execute(start_node=...), or put them side by side: ({' | '.join(starts[:3])})."

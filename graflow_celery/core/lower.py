@@ -120,8 +120,8 @@ def _check_edges(graph: TaskGraph, scopes: _Scopes) -> None:
             )
         if inside is not None and target != _after(scopes, source):
             raise GraphCompilationError(
-                f"The edge '{source}' >> '{target}' makes a member of parallel group '{inside}' more than a chain. Inside "
-                f"of a group, loop with next_iteration() or next_task(..., goto=True)."
+                f"The edge '{source}' >> '{target}' makes a member of parallel group '{inside}' more than a chain. "
+                f"Inside of a group, loop with next_iteration() or next_task(..., goto=True)."
             )
 
 

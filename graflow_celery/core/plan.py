@@ -110,12 +110,14 @@ class Plan:
     """A workflow as the Scheduler sees it: the nodes that can be reached from ``start``.
 
     Attributes:
+        graph: the graph that holds the tasks which one attempt added; empty for the workflow as written.
         homes: the graphs that hold the nodes which were added while the run went on, by node.
     """
 
     name: str
     start: str
     nodes: Mapping[str, NodeSpec]
+    graph: str = ""
     homes: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> NodeSpec:
@@ -183,15 +185,11 @@ class Plan:
             self._passes[entry] = self._needs_from(self._ids[entry])
         return self._passes[entry].get(node, 0)
 
-    def has_graph(self, graph: str) -> bool:
-        """Whether the plan knows the nodes of a graph; it knows the workflow as written in any case."""
-        return graph == "" or graph in self.homes.values()
-
     def extended(self, graph: str, nodes: Mapping[str, NodeSpec]) -> Plan:
         """The plan with nodes that were added while the run went on, which ``graph`` holds."""
         maps = self.nodes.maps if isinstance(self.nodes, ChainMap) else [self.nodes]
         homes = {**self.homes, **dict.fromkeys(nodes, graph)}
-        return replace(self, nodes=ChainMap(dict(nodes), *maps), homes=homes)
+        return replace(self, nodes=ChainMap(dict(nodes), *maps), graph=graph, homes=homes)
 
     def _needs_from(self, start: str) -> dict[str, int]:
         needs: dict[str, int] = {}

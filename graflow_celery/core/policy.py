@@ -1,7 +1,7 @@
 """Policies: they decide, others act.
 
-A group policy judges the outcomes of a parallel group at its barrier. A scheduling policy says which of the nodes that are
-ready at the same time goes first.
+A group policy judges the outcomes of a parallel group at its barrier. A scheduling policy says which of the nodes that
+are ready at the same time goes first.
 """
 
 from __future__ import annotations

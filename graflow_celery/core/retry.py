@@ -16,7 +16,7 @@ class RetryPolicy:
         initial_interval: seconds before the first retry.
         backoff_factor: by how much each wait is longer than the one before.
         max_interval: seconds that no wait exceeds.
-        jitter: spread each wait over 50 to 150 % of itself, so that tasks that failed together don't come back together.
+        jitter: spread each wait over 50 to 150 % of itself: tasks that failed together don't come back together.
 
     Raises:
         ConfigError: a value is negative, or the factor below 1.

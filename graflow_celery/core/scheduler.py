@@ -133,7 +133,15 @@ class Scheduler:
                 answered = self._again(place, "feedback_answered", attempt, resumes=True)
                 return replace(answered, acknowledges=(ExpireFeedback(place.key, attempt, place.graph),))
             case FeedbackExpired(_, attempt):
-                return Transition("feedback_expired", place.key, attempt, scopes=place.scopes, pauses=True)
+                expired = ExpireFeedback(place.key, attempt, place.graph)
+                return Transition(
+                    "feedback_expired",
+                    place.key,
+                    attempt,
+                    scopes=place.scopes,
+                    acknowledges=(expired,),
+                    pauses=True,
+                )
             case RunTerminated(_, attempt, reason):
                 ended = self._ended(place, attempt, NodeState.SUCCEEDED)
                 return replace(ended, arrivals=(), emissions=(), draw=None, ends=RunStatus.TERMINATED, reason=reason)
@@ -286,16 +294,16 @@ class Scheduler:
         arrivals = [self._jump(place.jump(target)) for target in near]
         mirror = place.mirror
         if spec.group is None:
-            for successor in spec.successors:
-                arrivals.append(self._arrive(place.beside(successor), not leaves and state is NodeState.SUCCEEDED))
-            if state is NodeState.SUCCEEDED and not leaves:
+            goes_on = state is NodeState.SUCCEEDED and not leaves
+            arrivals += [self._arrive(place.beside(successor), goes_on) for successor in spec.successors]
+            if goes_on:
                 arrivals += [self._jump(place.jump(target)) for target in spec.loops]
         elif leaves and not near:
             mirror = place.last.home_key
             arrivals.append(self._arrive_at_barrier(place, counted=False))
         elif not near:
-            for successor in spec.successors:
-                arrivals.append(self._arrive(place.beside(successor), state is NodeState.SUCCEEDED))
+            live = state is NodeState.SUCCEEDED
+            arrivals += [self._arrive(place.beside(successor), live) for successor in spec.successors]
             if spec.is_exit:
                 counted = counted and state is not NodeState.SKIPPED
                 arrivals.append(self._arrive_at_barrier(place, counted))

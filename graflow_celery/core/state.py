@@ -33,8 +33,8 @@ class RunStatus(StrEnum):
 class NodeState(StrEnum):
     """Where a node stands.
 
-    ``running`` is said of open groups too; ``waiting`` of a node whose code is done for now: it waits for the tasks that
-    it added, or for a person. A node without a record was not reached, or is queued as the first of its group.
+    ``running`` is said of open groups too; ``waiting`` of a node whose code is done for now: it waits for the tasks
+    that it added, or for a person. A node without a record was not reached, or is queued as the first of its group.
     """
 
     QUEUED = "queued"
@@ -147,7 +147,8 @@ class Transition:
         jumps: a group at whose barrier jumps out of it take place, and where they lead.
         acknowledges: queued commands that this event answers; they leave the outbox.
         counted: a chord's part: Celery may count the message that brought this about.
-        pauses, resumes: the run waits for a person from now on, or does so no longer.
+        pauses, resumes: the node waits for a person for longer than was allowed for, or for no person any more. The run
+            is ``waiting`` as long as one of its nodes is.
         ends: the terminal status that the run takes, with ``reason``.
     """
 
@@ -269,10 +270,8 @@ class RunState:
             self.failed_node = node
             self._end(transition.ends, transition.reason)
             return Applied((), self.status, counted, ended=self.ended)
-        if transition.pauses:
-            self.status = RunStatus.WAITING
-        elif transition.resumes:
-            self.status = RunStatus.RUNNING
+        if node is not None and (transition.pauses or transition.resumes):
+            self._count_waiting(node, transition.pauses)
         if self.outstanding == 0:
             self._end(RunStatus.SUCCEEDED, "")
         return Applied(tuple(emissions), self.status, counted, ended=self.ended)
@@ -339,6 +338,13 @@ class RunState:
         key = f"cycle:{emission.reenters}"
         self.counts[key] = self.counts.get(key, 0) + 1
         return self.counts[key]
+
+    def _count_waiting(self, node: str, pauses: bool) -> None:
+        """Notes that a node waits for a person who is late, or does so no longer."""
+        before = self.counts.get(f"late:{node}", 0)
+        self.counts[f"late:{node}"] = int(pauses)
+        self.counts["late"] = self.counts.get("late", 0) + int(pauses) - before
+        self.status = RunStatus.WAITING if self.counts["late"] else RunStatus.RUNNING
 
     def _end(self, status: RunStatus, reason: str) -> None:
         self.status = status

@@ -49,8 +49,8 @@ class TaskWrapper(Task):
         bound: values for parameters, given when the copy was made.
         inject_context: the first parameter receives the :class:`TaskExecutionContext`.
         resolve_keyword_args: parameters receive results and channel values of their name.
-        inject_llm_client, inject_llm_agent: parameters ``llm_client`` and ``llm_agent`` receive the run's client, or the
-            agent of that name.
+        inject_llm_client, inject_llm_agent: parameters ``llm_client`` and ``llm_agent`` receive the run's client, or
+            the agent of that name.
     """
 
     def __init__(

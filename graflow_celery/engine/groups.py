@@ -66,7 +66,7 @@ def _missing(state: NodeState | None, late: str | None) -> str | None:
 
 
 def group_result(store: RunStore, run: RunRef, plan: Plan, group: str) -> Any:
-    """What a group brought: ``{member id: result}`` of the members that succeeded, in their order, nested groups inside.
+    """What a group brought: ``{member id: result}`` of the members that succeeded, in their order.
 
     Of a mapped task: the list of the results in the order of the items.
     """

@@ -14,12 +14,16 @@ from graflow_celery.errors import BlobMissingError, BlobRejectedError
 from graflow_celery.ports import RunRef
 
 BATCH = 500
+#: Seconds between two ticks at the least.
+SHORTEST = 0.02
 
 logger = logging.getLogger(__name__)
 
 
 class DueCommands(Protocol):
-    """A run store that can hand out commands whose time has come."""
+    """A run store that can hand out commands whose time has come, and says in how many seconds the next one is due."""
+
+    next_due: float | None
 
     def due(self, limit: int) -> Iterable[tuple[RunRef, list[Command]]]: ...
 
@@ -31,8 +35,9 @@ class Leadership(Protocol):
 
 
 class Monitor:
-    """Sends again what is still in an outbox after its grace: a process died between commit and dispatch, or a chord
-    did not fire. The fence makes a second sending harmless.
+    """Carries out what is due in the outboxes of runs: timers whose time has come, and what is still there after its
+    grace, because a process died between commit and dispatch, or a chord did not fire. The fence makes a second sending
+    harmless.
 
     Args:
         engine: carries the commands out.
@@ -56,10 +61,12 @@ class Monitor:
         self._leadership = leadership
         self._name = name
         self._lease = lease
+        self._leads = False
 
     def tick(self) -> int:
         """One look at everything that is due; returns how many commands were carried out."""
-        if not self._leadership.lead(self._name, self._lease):
+        self._leads = self._leadership.lead(self._name, self._lease)
+        if not self._leads:
             return 0
         done = 0
         for run, commands in self._due.due(BATCH):
@@ -68,7 +75,12 @@ class Monitor:
             except (BlobMissingError, BlobRejectedError) as error:
                 self._engine.end(run, RunAborted(str(error)))
                 continue
-            logger.warning("run %s: sending again %d commands that were not carried out in time", run.id, len(commands))
+            logger.info("run %s: carrying out %d commands whose time has come", run.id, len(commands))
             self._engine.carry_out(run, plan, commands)
             done += len(commands)
         return done
+
+    def patience(self, most: float) -> float:
+        """Seconds until another tick is worth while, ``most`` at the most."""
+        after = self._due.next_due if self._leads else None
+        return most if after is None else min(most, max(SHORTEST, after))

@@ -1,4 +1,4 @@
-"""GraphNavigator: where a task's code sends the run next. It notes what was asked; the Scheduler decides what follows."""
+"""GraphNavigator: where a task's code sends the run next. It notes what was asked; the Scheduler decides."""
 
 from __future__ import annotations
 

@@ -23,11 +23,12 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.scheduler import lost_reason
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
-from graflow_celery.engine.context import ExecutionContext, TaskExecutionContext
+from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.feedback import Parked
 from graflow_celery.engine.groups import group_result
 from graflow_celery.engine.navigator import GraphNavigator
 from graflow_celery.engine.runner import Engine
+from graflow_celery.engine.task_context import TaskExecutionContext
 from graflow_celery.errors import (
     BlobMissingError,
     BlobRejectedError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import (
@@ -114,7 +115,7 @@ class Engine:
             case ExpireRun(seconds):
                 return self.end(run, RunExpired(seconds))
             case ExpireFeedback(node, attempt):
-                return self._commit(run, plan, FeedbackExpired(node, attempt))
+                return self._expire(run, plan, FeedbackExpired(node, attempt))
             case _:
                 return None
 
@@ -157,12 +158,18 @@ class Engine:
             return self._commit(run, plan, event)
         return self._commit(run, plan, event, Outcome(error=self.store.error(run, node_of(event.group))))
 
+    def _expire(self, run: RunRef, plan: Plan, event: FeedbackExpired) -> Applied:
+        """Nobody answered in time: from now on the run is ``waiting``. What is to be done then, is done here."""
+        asked = [found for found in self.store.feedback(run) if (found.node, found.attempt) == (event.node, event.attempt)]
+        outcome = Outcome(feedback=replace(asked[0], expired=True)) if asked else None
+        return self._commit(run, plan, event, outcome)
+
     def _commit(self, run: RunRef, plan: Plan, event: Event, outcome: Outcome | None = None) -> Applied:
         return self.store.commit(run, self.scheduler.decide(plan, event), outcome)
 
     def _plan(self, run: RunRef, plan: Plan, command: Command) -> Plan:
         graph = graph_of(command)
-        return plan if plan.has_graph(graph) else self.graphs.plan_for(run, graph)
+        return plan if graph == plan.graph else self.graphs.plan_for(run, graph)
 
     def _ranked(self, plan: Plan, commands: list[Command]) -> list[Command]:
         """Nodes that are ready at the same time, in the order of the scheduling policy."""

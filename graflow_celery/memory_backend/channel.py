@@ -53,6 +53,11 @@ class MemoryChannel:
         with self._live() as values:
             return list(values)
 
+    def values(self) -> dict[str, Any]:
+        """Everything that is there at this moment."""
+        with self._live() as values:
+            return dict(values)
+
     def clear(self) -> None:
         with self._live() as values:
             values.clear()

@@ -120,7 +120,7 @@ class MemoryRunStore:
     def snapshot(self, run: RunRef) -> Snapshot:
         """The run as it is at this moment."""
         with self._lock:
-            values = {key: self._channel.get(key) for key in self._channel.keys()}
+            values = self._channel.values()
             return Snapshot(
                 self.state.copy(),
                 dict(self._results),

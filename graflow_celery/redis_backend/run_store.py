@@ -54,6 +54,8 @@ class RedisRunStore:
         self._keys = keys
         self._values = values
         self._lifetimes = lifetimes
+        #: Seconds from the last look at what is due until the next command is, as far as it was known then.
+        self.next_due: float | None = None
 
     def create(self, run: RunRef, transition: Transition, details: Mapping[str, str | int]) -> Applied:
         """Makes the run and commits its first transition in one step; stale if a run of that id is there."""
@@ -217,7 +219,8 @@ class RedisRunStore:
         return [name.decode() for name in self._client.zrevrange(self._keys.runs, 0, count - 1)]
 
     def due(self, limit: int) -> Iterator[tuple[RunRef, list[Command]]]:
-        """Commands that nobody carried out in time, claimed for the caller, by run."""
+        """Commands whose time has come, claimed for the caller, by run. Sets ``next_due``."""
+        self.next_due = None
         for name in self._client.zrange(self._keys.active, 0, -1):
             run_id = name.decode()
             keys = self._keys.run(run_id)
@@ -225,9 +228,11 @@ class RedisRunStore:
             if status not in (b"running", b"waiting"):
                 self._client.zrem(self._keys.active, run_id)
                 continue
-            claimed = self._scripts["claim"](
+            after, *claimed = self._scripts["claim"](
                 keys=[keys.outbox], args=[int(self._lifetimes.grace * 1000), limit], client=self._client
             )
+            if after >= 0:
+                self.next_due = after / 1000 if self.next_due is None else min(self.next_due, after / 1000)
             if claimed:
                 yield RunRef(run_id, graph.decode()), [from_text(item.decode()) for item in claimed]
 

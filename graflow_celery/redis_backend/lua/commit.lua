@@ -149,7 +149,8 @@ local outstanding = 0 - t.consumes -- not -0, which HINCRBY refuses
 for _, emission in ipairs(emissions) do
   local command, weight, expected, delay, reenters, event, node, attempt, graph = unpack(emission)
   outstanding = outstanding + weight
-  redis.call('ZADD', outbox, now + grace + delay, command)
+  -- What is sent at once, or with a countdown, is due when it should have been; a timer is due at its time.
+  redis.call('ZADD', outbox, now + delay + ((delay == 0 or event ~= '') and grace or 0), command)
   reply[#reply + 1] = command
   reply[#reply + 1] = expected
   if event ~= '' then
@@ -177,7 +178,9 @@ if t.ends then
 elseif outstanding == 0 then
   status = 'succeeded'
 elseif t.pauses or t.resumes then
-  status = t.pauses and 'waiting' or 'running'
+  local late = 'late:' .. t.node
+  local change = t.pauses and redis.call('HSETNX', joins, late, 1) or -redis.call('HDEL', joins, late)
+  status = redis.call('HINCRBY', joins, 'late', change) > 0 and 'waiting' or 'running'
   redis.call('HSET', meta, 'status', status)
   if t.pauses then
     record('event', 'run_waiting', 'node', t.node)

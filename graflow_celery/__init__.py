@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from graflow_celery.core.task import TaskWrapper as TaskWrapper
     from graflow_celery.core.task import task as task
     from graflow_celery.distributed import Run as Run
+    from graflow_celery.engine.checkpoint import CheckpointMetadata as CheckpointMetadata
     from graflow_celery.engine.context import ExecutionContext as ExecutionContext
+    from graflow_celery.engine.feedback import FeedbackHandler as FeedbackHandler
+    from graflow_celery.engine.feedback import FeedbackRequest as FeedbackRequest
+    from graflow_celery.engine.feedback import FeedbackResponse as FeedbackResponse
+    from graflow_celery.engine.feedback import FeedbackType as FeedbackType
     from graflow_celery.engine.llm import LLMAgent as LLMAgent
     from graflow_celery.engine.llm import LLMRegistry as LLMRegistry
     from graflow_celery.engine.llm_client import LLMClient as LLMClient
@@ -41,9 +46,13 @@ if TYPE_CHECKING:
     from graflow_celery.engine.task_context import TaskExecutionContext as TaskExecutionContext
     from graflow_celery.engine.typed_channel import TypedChannel as TypedChannel
     from graflow_celery.errors import ChannelLockTimeoutError as ChannelLockTimeoutError
+    from graflow_celery.errors import CheckpointError as CheckpointError
     from graflow_celery.errors import ConfigError as ConfigError
     from graflow_celery.errors import CycleLimitExceededError as CycleLimitExceededError
     from graflow_celery.errors import DuplicateTaskError as DuplicateTaskError
+    from graflow_celery.errors import FeedbackAnswerError as FeedbackAnswerError
+    from graflow_celery.errors import FeedbackNotFoundError as FeedbackNotFoundError
+    from graflow_celery.errors import FeedbackTimeoutError as FeedbackTimeoutError
     from graflow_celery.errors import GraflowError as GraflowError
     from graflow_celery.errors import GraflowRuntimeError as GraflowRuntimeError
     from graflow_celery.errors import GraflowWorkflowCanceledError as GraflowWorkflowCanceledError
@@ -52,6 +61,11 @@ if TYPE_CHECKING:
     from graflow_celery.errors import ParallelGroupError as ParallelGroupError
     from graflow_celery.errors import RetryLimitExceededError as RetryLimitExceededError
     from graflow_celery.errors import StoreUnavailableError as StoreUnavailableError
+    from graflow_celery.feedback import FeedbackManager as FeedbackManager
+    from graflow_celery.feedback import SlackFeedbackHandler as SlackFeedbackHandler
+    from graflow_celery.feedback import WebhookFeedbackHandler as WebhookFeedbackHandler
+    from graflow_celery.resuming import CheckpointManager as CheckpointManager
+    from graflow_celery.resuming import WorkflowEngine as WorkflowEngine
     from graflow_celery.settings import Settings as Settings
     from graflow_celery.workflows import WorkflowContext as WorkflowContext
     from graflow_celery.workflows import workflow as workflow
@@ -76,7 +90,9 @@ _HOMES = {
     "core.task": ("Task", "TaskWrapper", "task"),
     "distributed": ("Run",),
     "core.mapping": ("MappedTask",),
+    "engine.checkpoint": ("CheckpointMetadata",),
     "engine.context": ("ExecutionContext",),
+    "engine.feedback": ("FeedbackHandler", "FeedbackRequest", "FeedbackResponse", "FeedbackType"),
     "engine.llm": ("LLMAgent", "LLMRegistry"),
     "engine.llm_client": ("LLMClient",),
     "engine.navigator": ("GraphNavigator",),
@@ -84,9 +100,13 @@ _HOMES = {
     "engine.typed_channel": ("TypedChannel",),
     "errors": (
         "ChannelLockTimeoutError",
+        "CheckpointError",
         "ConfigError",
         "CycleLimitExceededError",
         "DuplicateTaskError",
+        "FeedbackAnswerError",
+        "FeedbackNotFoundError",
+        "FeedbackTimeoutError",
         "GraflowError",
         "GraflowRuntimeError",
         "GraflowWorkflowCanceledError",
@@ -96,6 +116,8 @@ _HOMES = {
         "RetryLimitExceededError",
         "StoreUnavailableError",
     ),
+    "feedback": ("FeedbackManager", "SlackFeedbackHandler", "WebhookFeedbackHandler"),
+    "resuming": ("CheckpointManager", "WorkflowEngine"),
     "settings": ("Settings",),
     "workflows": ("WorkflowContext", "workflow"),
 }

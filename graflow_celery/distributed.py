@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
 
+from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.codec.manifest import pack_graph
@@ -20,8 +22,11 @@ from graflow_celery.core.expr import Executable
 from graflow_celery.core.lower import lower
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import SchedulingPolicy
-from graflow_celery.core.state import RunStatus
+from graflow_celery.core.state import Emission, RunStatus
+from graflow_celery.engine.checkpoint import Checkpoint, continued
 from graflow_celery.engine.context import ExecutionContext, last_result
+from graflow_celery.engine.feedback import FeedbackRequest, FeedbackResponse, Handler, requests
+from graflow_celery.engine.feedback_desk import answer, as_response, consulted, find
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.errors import (
     GraflowError,
@@ -33,7 +38,8 @@ from graflow_celery.errors import (
     SerializationError,
     StoreUnavailableError,
 )
-from graflow_celery.ports import EventRecord, RunRef
+from graflow_celery.memory_backend.callers import Callers
+from graflow_celery.ports import EventRecord, FeedbackRecord, RunRef
 from graflow_celery.redis_backend.client import check, connect, reported
 from graflow_celery.redis_backend.events import EventReader
 from graflow_celery.redis_backend.run_store import NodeReport
@@ -145,8 +151,12 @@ class Run:
             if record is not None:
                 yield record
 
-    def wait(self, timeout: float | None = None, progress: Progress | None = None) -> RunStatus:
-        """Blocks until the run has ended and returns its status.
+    def wait(
+        self, timeout: float | None = None, progress: Progress | None = None, *, to_end: bool = False
+    ) -> RunStatus:
+        """Blocks until the run has ended and returns its status; or ``waiting``: for a person who is late.
+
+        With ``to_end`` it blocks then too, until somebody has answered and the run has ended.
 
         Raises:
             RunTimeoutError: it has not ended after ``timeout`` seconds; it goes on.
@@ -157,6 +167,8 @@ class Run:
         for record in self._watch(reader, deadline):
             if record is not None and progress is not None:
                 progress(record)
+            if not to_end and _is_pause(record) and self.status is RunStatus.WAITING:  # still, or once more
+                break
             if deadline is not None and time.monotonic() >= deadline and not _is_end(record):
                 raise RunTimeoutError(self.id, timeout or 0.0, f"Look: graflow-celery show {self.id}")
         return self.status
@@ -188,9 +200,55 @@ class Run:
         """The results that are there, by task id: those of added tasks and of members of mapped tasks too."""
         return self._runtime.store.all_results(self._run)
 
+    def feedback(self) -> list[FeedbackRequest]:
+        """What its tasks asked of people, in the order of the asking, with the answers that there are."""
+        return requests(self.records(), ended=self.status.is_terminal)
+
+    def records(self, ids: Sequence[str] | None = None) -> list[FeedbackRecord]:
+        """What the store has of its requests, or of those with ``ids``."""
+        return self._runtime.store.feedback(self._run, ids)
+
+    def asked(self, request_id: str) -> FeedbackRecord:
+        """What the store has of a request. Raises FeedbackNotFoundError."""
+        return find(self._runtime.engine, self._run, request_id)
+
+    def answer(
+        self, request_id: str, value: Any, *, reason: str | None = None, by: str | None = None
+    ) -> FeedbackResponse:
+        """Answers what a task asked: it runs again from its start, and its request returns the answer.
+
+        An answer after the request's timeout counts all the same: the run is ``running`` again.
+
+        Args:
+            value: True, False, ``"yes"`` or ``"no"``; a text; an option, or several; or a FeedbackResponse.
+            reason, by: why, and who says so; kept with the answer.
+
+        Returns: the answer as it is kept.
+
+        Raises:
+            FeedbackNotFoundError: the run has no such request.
+            FeedbackAnswerError: it was answered already, the run has ended, or the value does not fit what was asked.
+        """
+        engine, channel = self._runtime.engine, self._runtime.channel(self.id)
+        request = FeedbackRequest.of(self.asked(request_id))
+        response = as_response(request, value, reason, by)
+        return answer(engine, self._run, channel, request_id, response, time.time())
+
+    def checkpoints(self) -> list[str]:
+        """The paths of the run's checkpoints, the oldest first: for `CheckpointManager.resume_from_checkpoint`."""
+        return self._runtime.snapshots.paths(self._run)
+
     def cancel(self, reason: str = "") -> bool:
         """Ends the run: nothing of it starts any more. False if it had ended before."""
         return not self._runtime.engine.end(self._run, CancelRequested(reason or "cancelled by the client")).stale
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """``await run`` waits for the run's end and returns its last result; it raises what :meth:`result` raises."""
+        return aio.wait(self._runtime, self).__await__()
+
+    def aevents(self) -> AsyncGenerator[EventRecord, None]:
+        """What :meth:`events` gives with ``follow``, for ``async for``."""
+        return aio.aevents(self._runtime, self)
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
@@ -245,9 +303,11 @@ def submit(
     require_workers: bool = False,
     llm: LLMRegistry | None = None,
     scheduling: SchedulingPolicy | None = None,
+    checkpoint_every: int = 0,
+    checkpoint_to: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Uploads what the store lacks of a workflow and starts a run of it. See `WorkflowContext.submit`."""
-    plan = lower(definition.graph, definition.name, start_node)
+    plan = lower(definition.graph, definition.name, start_node, scheduling)
     runtime = client_runtime(settings)
     _check_workers(runtime, plan, require_workers)
     tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), Executable)}
@@ -262,31 +322,96 @@ def submit(
     run.uploaded_blobs = runtime.content.put(blobs) if blobs else 0
     for key, value in (initial_channel or {}).items():
         runtime.channel(run.id).set(key, value)
-    _start(run, runtime, plan, max_steps, timeout)
+    _start(run, runtime, plan, timeout, {"max_steps": max_steps, **_wish(checkpoint_every, checkpoint_to)})
     return run
 
 
-def finish(run: Run, timeout: float | None = None, progress: Progress | None = None) -> Any:
-    """Waits for a run that this process answers for and returns its last result.
+def resume(
+    checkpoint: Checkpoint,
+    *,
+    settings: Settings | None = None,
+    require_workers: bool = False,
+    checkpoint_every: int = 0,
+    checkpoint_to: str | os.PathLike[str] | None = None,
+) -> Run:
+    """Goes on from a checkpoint as a new run. See `ResumedContext.submit`."""
+    runtime = client_runtime(settings)
+    run = Run(runtime, RunRef(new_run_id(), checkpoint.graph))
+    absent = runtime.content.absent(list(checkpoint.blobs))
+    run.uploaded_blobs = runtime.content.put({name: checkpoint.blobs[name] for name in absent})
+    run.uploaded_bytes = sum(len(checkpoint.blobs[name]) for name in absent)
+    plan, reference = run.plan, RunRef(run.id, run.graph_hash)
+    _check_workers(runtime, plan, require_workers)
+    snapshot, emissions = continued(checkpoint, run.id, lambda graph: runtime.plan_for(reference, graph))
+    details = {
+        **_described(plan),
+        **_wish(checkpoint_every, checkpoint_to),
+        "resumed_from": checkpoint.metadata.session_id,
+    }
+    runtime.snapshots.restore(reference, snapshot, details)
+    _send(runtime, reference, plan, emissions)
+    return run
 
-    On a timeout or Ctrl-C the run is cancelled. Raises what :meth:`Run.result` and :meth:`Run.wait` raise.
+
+def finish(
+    run: Run,
+    timeout: float | None = None,
+    progress: Progress | None = None,
+    feedback: Handler | None = None,
+    *,
+    to_end: bool = False,
+) -> Any:
+    """Waits for a run that this process answers for and returns its last result; None if it waits for a person.
+
+    ``feedback`` is told what its tasks ask. On a timeout or Ctrl-C the run is cancelled. Raises what :meth:`Run.result`
+    and :meth:`Run.wait` raise.
     """
     try:
-        run.wait(timeout, progress)
+        status = run.wait(
+            timeout,
+            progress if feedback is None else consulted(feedback, run.records, run.answer, Callers().call, progress),
+        )
     except RunTimeoutError as error:
         run.cancel(f"it did not end within {error.timeout:g} s")
         raise
     except KeyboardInterrupt:
         run.cancel("interrupted")
         raise
+    if status is RunStatus.WAITING:
+        asked = ", ".join(request.feedback_id for request in run.feedback() if request.is_open)
+        logger.warning("run %s waits for a person: graflow-celery feedback answer %s ...", run.id, asked)
+        return None
     return run.result()
+
+
+async def execute_async(
+    submit: Callable[[], Run],
+    timeout: float | None = None,
+    progress: Progress | None = None,
+    feedback: Handler | None = None,
+) -> tuple[Any, Run]:
+    """Submits a run, in a thread, and does what :func:`finish` does without blocking the event loop."""
+    run = await aio.submitted(submit)
+    if feedback is not None:
+        progress = consulted(feedback, run.records, run.answer, Callers().call, progress)
+    return await aio.finish(run._runtime, run, timeout, progress), run
 
 
 def recent_runs(count: int = 20, settings: Settings | None = None) -> list[Run]:
     """The runs started last that the store still has, the newest first."""
     runtime = client_runtime(settings)
+    return _found(runtime, runtime.store.recent(count))
+
+
+def active_runs(settings: Settings | None = None) -> list[Run]:
+    """The runs that have not ended, the oldest first."""
+    runtime = client_runtime(settings)
+    return _found(runtime, runtime.store.active())
+
+
+def _found(runtime: Runtime, run_ids: Sequence[str]) -> list[Run]:
     found: list[Run] = []
-    for run_id in runtime.store.recent(count):
+    for run_id in run_ids:
         try:
             found.append(Run(runtime, RunRef(run_id, runtime.store.details(run_id)["graph"])))
         except GraflowError:
@@ -299,16 +424,30 @@ def new_run_id() -> str:
     return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:5]}"
 
 
-def _start(run: Run, runtime: Runtime, plan: Plan, max_steps: int, timeout: float | None) -> None:
+def _start(run: Run, runtime: Runtime, plan: Plan, timeout: float | None, details: dict[str, str | int]) -> None:
     reference = RunRef(run.id, run.graph_hash)
-    details: dict[str, str | int] = {"workflow": plan.name, "tasks": len(plan.task_ids), "max_steps": max_steps}
     started = runtime.engine.scheduler.decide(plan, RunStarted(timeout))
-    applied = runtime.store.create(reference, started, details)
+    applied = runtime.store.create(reference, started, {**_described(plan), **details})
+    _send(runtime, reference, plan, applied.emissions)
+
+
+def _send(runtime: Runtime, run: RunRef, plan: Plan, emissions: Sequence[Emission]) -> None:
+    """What a new run begins with; timers are left to its outbox."""
     try:
-        runtime.engine.carry_out(reference, plan, [item.command for item in applied.emissions if not item.delay])
+        runtime.engine.carry_out(run, plan, [item.command for item in emissions if not item.delay])
     except (StoreUnavailableError, redis.RedisError):
-        runtime.engine.end(reference, CancelRequested("it could not be sent to the broker"))
+        runtime.engine.end(run, CancelRequested("it could not be sent to the broker"))
         raise
+
+
+def _described(plan: Plan) -> dict[str, str | int]:
+    return {"workflow": plan.name, "tasks": len(plan.task_ids)}
+
+
+def _wish(every: int, to: str | os.PathLike[str] | None) -> dict[str, str | int]:
+    """What workers need to know of a run's checkpoints."""
+    wish: dict[str, str | int] = {"checkpoint_every": every} if every else {}
+    return wish if to is None else {**wish, "checkpoint_to": os.fspath(to)}
 
 
 def _check_workers(runtime: Runtime, plan: Plan, required: bool) -> None:
@@ -323,4 +462,8 @@ def _is_end(record: EventRecord | None) -> bool:
     return record is not None and str(record["event"]) in _ENDS
 
 
-_ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal) | {"run_waiting"}
+def _is_pause(record: EventRecord | None) -> bool:
+    return record is not None and record["event"] == "run_waiting"
+
+
+_ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal)

@@ -10,6 +10,9 @@
     │   └── EmptyGroupError
     ├── WorkflowFileError               a file or module holds no runnable workflow     exit 2
     ├── RunNotFoundError                no run has that id (any more)                   exit 2
+    ├── FeedbackNotFoundError           no task asked for feedback under that id        exit 2
+    ├── FeedbackAnswerError             an answer that cannot be taken                  exit 2
+    ├── CheckpointError                 a checkpoint cannot be read                     exit 2
     ├── UnavailableError                something outside is missing                    exit 3
     │   ├── StoreUnavailableError       Redis/Valkey or the broker does not answer
     │   ├── ServerMissingError          no server binary for the embedded server
@@ -23,6 +26,8 @@
         │   ├── CycleLimitExceededError it ran as often as max_cycles allows
         │   ├── RetryLimitExceededError it failed as often as its retries allow (see its docstring)
         │   ├── FeedbackTimeoutError    nobody answered in time
+        │   ├── AsyncGeneratorError     its function is an async generator
+        │   ├── TaskCancelledError      it was cancelled or revoked, while it ran or before
         │   ├── TimeLimitError          the task ran past its hard time limit
         │   └── WorkerLostError         the workers that ran the task died
         ├── LLMNotRegisteredError   no LLM client or agent has that name
@@ -138,6 +143,49 @@ class RunNotFoundError(GraflowError):
             f"No run '{self.run_id}' in the store. It never started there or its result_ttl has passed: "
             f"see `graflow-celery runs`."
         )
+
+
+class FeedbackNotFoundError(GraflowError):
+    """No task of the run asked for feedback under this id."""
+
+    exit_code = 2
+
+    def __init__(self, feedback_id: str) -> None:
+        super().__init__(feedback_id)
+        self.feedback_id = feedback_id
+
+    def __str__(self) -> str:
+        return f"No request for feedback '{self.feedback_id}'. See what is asked: graflow-celery feedback list"
+
+
+class FeedbackAnswerError(GraflowError):
+    """An answer that cannot be taken: it comes too late, or does not fit what was asked."""
+
+    exit_code = 2
+
+    def __init__(self, feedback_id: str, reason: str) -> None:
+        super().__init__(reason)
+        self.args = (feedback_id, reason)
+        self.feedback_id = feedback_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Request {self.feedback_id} cannot be answered like that: {self.reason}."
+
+
+class CheckpointError(GraflowError):
+    """A checkpoint that is not there or cannot be read: it is none, damaged, or from somewhere else."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path)
+        self.args = (path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Checkpoint {self.path}: {self.reason}"
 
 
 class UnavailableError(GraflowError):
@@ -293,20 +341,12 @@ class RetryLimitExceededError(TaskError):
     graflow's name. Here a run raises the task's own exception, from the last attempt, whatever its retries.
     """
 
-    def __init__(
-        self, task_id: str, retry_count: int, max_retries: int, last_error: BaseException | None = None
-    ) -> None:
+    def __init__(self, task_id: str, retry_count: int, max_retries: int, last_error: str | None = None) -> None:
         super().__init__(task_id, f"it failed after {retry_count} of {max_retries} retries: {last_error}")
         self.args = (task_id, retry_count, max_retries, last_error)
         self.retry_count = retry_count
         self.max_retries = max_retries
         self.last_error = last_error
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and repr(self.args) == repr(getattr(other, "args", ()))
-
-    def __hash__(self) -> int:
-        return super().__hash__()
 
 
 class FeedbackTimeoutError(TaskError):
@@ -320,6 +360,18 @@ class FeedbackTimeoutError(TaskError):
         self.args = (task_id, feedback_id, timeout)
         self.feedback_id = feedback_id
         self.timeout = timeout
+
+
+class AsyncGeneratorError(TaskError):
+    """The function of a task is an async generator, which has no result."""
+
+    def __init__(self, task_id: str, message: str = "") -> None:
+        text = "its function is an async generator (an `async def` with `yield`), which has no result"
+        super().__init__(task_id, message or f"{text}. Return a list: return [item async for item in ...].")
+
+
+class TaskCancelledError(TaskError):
+    """The task was cancelled from outside: Celery revoked it, or its local run was cancelled."""
 
 
 class TimeLimitError(TaskError):

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextvars
 import functools
+import importlib
 import logging
 import os
 import random
+import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from graflow_celery.core.activation import item_of, node_of
-from graflow_celery.core.commands import Command
+from graflow_celery.core.activation import node_of
+from graflow_celery.core.commands import Command, ExpireGroup
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.events import CancelRequested, RunStarted
-from graflow_celery.core.extend import Extension
+from graflow_celery.core.expr import Executable
 from graflow_celery.core.lower import lower
-from graflow_celery.core.mapping import MappedTask
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import SchedulingPolicy
 from graflow_celery.core.scheduler import Scheduler
-from graflow_celery.core.state import RunState, RunStatus
-from graflow_celery.core.task import TaskWrapper
+from graflow_celery.core.state import Applied, Emission, RunState, RunStatus, Transition
+from graflow_celery.engine.awaiting import Steps, advance
+from graflow_celery.engine.cadence import occasion
 from graflow_celery.engine.context import ExecutionContext, last_result
+from graflow_celery.engine.feedback import FeedbackRequest, Handler, requests
+from graflow_celery.engine.feedback_desk import answer, as_response, consult, find
 from graflow_celery.engine.llm import LLMRegistry
-from graflow_celery.engine.node import Host, NodeCode, run_attempt
+from graflow_celery.engine.node import Host, attempt_steps
 from graflow_celery.engine.runner import Engine
-from graflow_celery.errors import GraflowWorkflowCanceledError, RunFailedError, RunStateError, RunTimeoutError
+from graflow_celery.errors import (
+    GraflowError,
+    GraflowWorkflowCanceledError,
+    RunFailedError,
+    RunStateError,
+    RunTimeoutError,
+)
+from graflow_celery.memory_backend.callers import Callers
 from graflow_celery.memory_backend.channel import MemoryChannel
 from graflow_celery.memory_backend.executor import ThreadExecutor
+from graflow_celery.memory_backend.graphs import LocalGraphs
 from graflow_celery.memory_backend.run_store import MemoryRunStore
 from graflow_celery.memory_backend.timers import Timers
-from graflow_celery.ports import Attempt, CoroutineRunner, EventRecord, RunRef, Snapshot
+from graflow_celery.ports import Attempt, EventRecord, FeedbackRecord, RunRef, Snapshot
 
 Observer = Callable[[EventRecord], None]
 MAX_STEPS = 10_000
 
 _TIMERS = Timers(time.monotonic)
+
+#: Set where a node of a local run occupies a thread. A run that is executed in there must not wait for threads of the
+#: shared pool: if it waited for threads that wait for it, none would ever be free.
+inside_node: contextvars.ContextVar[bool] = contextvars.ContextVar("graflow_inside_node", default=False)
+#: The runs of this process that have not ended, by id: an answer may come from anywhere in it.
+_OPEN: dict[str, LocalRun] = {}
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +78,16 @@ class LocalRun:
         policy: which of the nodes that are ready goes first.
         threads: how many nodes run at the same time.
         pool: whose threads they run in; one of its own by default.
-        run_coroutine: runs the coroutine of an ``async def`` task.
         llm: the clients and agents of the workflow.
+        feedback: is told what tasks ask of people, and may answer.
+        checkpoint_every: a checkpoint is taken whenever so many more nodes have ended; 0 for never.
+        checkpoint_to: where checkpoints go that are given no path; see `checkpointing`.
+        settings: how they are written; the environment's by default, read when the first of them is.
     """
 
     def __init__(
         self,
-        definition: WorkflowDefinition,
+        definition: WorkflowDefinition | LocalGraphs,
         *,
         start_node: str | None = None,
         initial_channel: Mapping[str, Any] | None = None,
@@ -74,37 +96,51 @@ class LocalRun:
         policy: SchedulingPolicy | None = None,
         threads: int | None = None,
         pool: Pool | None = None,
-        run_coroutine: CoroutineRunner | None = None,
         llm: LLMRegistry | None = None,
+        feedback: Handler | None = None,
+        checkpoint_every: int = 0,
+        checkpoint_to: Any = None,
+        settings: Any = None,
     ) -> None:
-        self.plan = lower(definition.graph, definition.name, start_node)
+        self.graphs = definition if isinstance(definition, LocalGraphs) else _written(definition, start_node)
+        self.plan = self.graphs.plan
         self.run = RunRef(uuid.uuid4().hex[:16], graph="")
         self.channel = MemoryChannel(initial_channel)
         self.store = MemoryRunStore(self.channel, time.time, observer, RunState(max_steps=max_steps))
-        self.definition = definition
-        self.tasks: dict[str, Any] = dict(definition.graph.nodes)
-        self._plans: dict[str, Plan] = {"": self.plan}
-        self._codes: dict[str, NodeCode] = {}
         self._own_pool = pool is None
         count = threads or default_threads()
         self._pool = pool or ThreadPoolExecutor(max_workers=count, thread_name_prefix="graflow")
         scheduler = Scheduler(policy)
-        self._executor = ThreadExecutor(self, self._pool, count, _TIMERS, scheduler.policy.rank)
+        self._executor = ThreadExecutor(self, self._pool, count, _TIMERS, scheduler.rank)
         self._executor.crashed = self.store.tell_end
-        self.engine = Engine(self.store, self._executor, self, scheduler)
-        self.context = ExecutionContext(self.run, self.plan, self.store, self.channel, llm=llm)
-        self._run_coroutine = run_coroutine or asyncio.run
+        self._executor.rested = self._rest
+        self._threads = count
+        self._feedback = feedback
+        self._callers = Callers()
+        self._gate = threading.RLock()
+        self._closed = False
+        self.store.tell_feedback = self._tell_feedback
+        self.engine = Engine(self.store, self._executor, self.graphs, scheduler)
+        self.engine.committed = self._committed
+        self.llm = llm
+        self._every = checkpoint_every
+        self._checkpoints = _Checkpoints(self, checkpoint_to, settings)
+        self.context = ExecutionContext(
+            self.run, self.plan, self.store, self.channel, llm=llm, checkpoints=self._checkpoints
+        )
 
-    def execute(self, timeout: float | None = None) -> Any:
-        """Runs to the end and returns the last result.
+    def execute(self, timeout: float | None = None, start: Callable[[], None] | None = None) -> Any:
+        """Runs to the end and returns the last result; None if all that is open waits for a person, who is late.
+
+        ``start`` sets the run going where it does not start at its beginning.
 
         Raises:
             RunTimeoutError: ``timeout`` seconds went by; nothing new is started, and what runs is waited for.
             Exception: what the failed task raised.
         """
         try:
-            self.start()
-            if not self.store.ended.wait(timeout):
+            (start or self.start)()
+            if not self.settle(timeout):
                 self.cancel(f"it did not end within {timeout:g} s")
                 raise RunTimeoutError(self.run.id, timeout or 0.0, "Give it more time: timeout=...")
         except KeyboardInterrupt:
@@ -116,28 +152,75 @@ class LocalRun:
 
     def start(self) -> None:
         """Starts the run and returns. Whoever starts it has to ``close`` it."""
+        _OPEN[self.run.id] = self
         self.engine.deliver(self.run, self.plan, RunStarted())
 
-    def resume(self, snapshot: Snapshot, commands: Sequence[Command]) -> None:
-        """Goes on from what a run had come to. Returns at once, as ``start`` does."""
+    def resume(self, snapshot: Snapshot, emissions: Sequence[Emission], origin: str) -> None:
+        """Goes on from what the run ``origin`` had come to. Returns at once, as ``start`` does."""
+        _OPEN[self.run.id] = self
         self.store.restore(self.run, snapshot)
         for key, value in snapshot.channel.items():
-            self.channel.set(key, value)
-        self.engine.carry_out(self.run, self.plan, commands)
+            self.channel.set(key, value, snapshot.ttls.get(key))
+        self.store.note("run_resumed", resumed_from=origin)
+        if self.store.status.is_terminal:
+            self.store.tell_end()
+        self.engine.follow(self.run, self.plan, Applied(tuple(emissions)))
+        for record in self.store.feedback(self.run):  # what was asked before is asked still
+            self._tell_feedback("feedback_requested", record)
 
     def when_ended(self, call: Callable[[], None]) -> None:
-        """Has ``call`` called, from any thread, when the run has ended; at once if it has."""
+        """Has ``call`` called, from any thread, when the run has ended, or rests; at once if it does."""
         self.store.when_ended(call)
 
     def cancel(self, reason: str) -> None:
         """Ends the run: nothing of it starts any more."""
         self.engine.end(self.run, CancelRequested(reason))
+        if "graflow_celery.coroutines" in sys.modules:
+            _coroutines().HOST.cancel(self.run.id)
+        with self._gate:
+            if self._closed:
+                self._forget()
+
+    def stop(self, idle: Callable[[], None]) -> None:
+        """Starts nothing more. ``idle`` is called, from any thread, when nothing of the run works any more."""
+        self._executor.stop(idle)
 
     def close(self) -> None:
         """Waits for what still runs, and gives the threads back."""
         self._executor.close()
         if self._own_pool:
             self._pool.shutdown(wait=True)
+        with self._gate:
+            self._closed = True
+            if self.store.status.is_terminal or self._executor.crash is not None:
+                self._forget()
+            elif not self.store.ended.is_set():  # answered while it was being closed
+                self._go_on()
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Blocks until the run has ended, or rests: all that is open waits for a person, who is late.
+
+        False if it goes on after ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.store.ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            with self._gate:
+                if self.store.ended.is_set():  # and nobody answered since
+                    return True
+        return False
+
+    def feedback(self) -> list[FeedbackRequest]:
+        """What its tasks asked of people, in the order of the asking, with the answers that there are."""
+        return requests(self.store.feedback(self.run), ended=self.store.status.is_terminal)
+
+    def answer(self, request_id: str, value: Any, *, reason: str | None = None, by: str | None = None) -> None:
+        """Answers what a task asked; see `Run.answer`. A run that rests goes on, in the background if need be."""
+        request = FeedbackRequest.of(find(self.engine, self.run, request_id))
+        response = as_response(request, value, reason, by)
+        with self._gate:
+            answer(self.engine, self.run, self.channel, request_id, response, time.time())
+            if self._closed:
+                self._go_on()
 
     def result(self) -> Any:
         """The last result of a run that has ended; None if it waits for a person.
@@ -149,7 +232,7 @@ class LocalRun:
         if self._executor.crash is not None:
             raise self._executor.crash
         state = self.store.state
-        if state.status is RunStatus.WAITING:
+        if not state.status.is_terminal:
             logger.warning("run %s waits for a person: %s", self.run.id, ", ".join(self.unanswered()))
             return None
         if state.status in (RunStatus.SUCCEEDED, RunStatus.TERMINATED):
@@ -164,19 +247,62 @@ class LocalRun:
 
     def unanswered(self) -> list[str]:
         """The ids of what its tasks asked and nobody answered."""
-        return [record.id for record in self.store.feedback(self.run) if record.response is None]
+        return [request.feedback_id for request in self.feedback() if request.is_open]
+
+    def _forget(self) -> None:
+        if _OPEN.get(self.run.id) is self:
+            del _OPEN[self.run.id]
+
+    def _rest(self) -> None:
+        """Nothing runs and nothing is about to. If a person is late, whoever waits for the run need wait no longer."""
+        with self._gate:
+            timed = any(isinstance(command, ExpireGroup) for command in tuple(self.store.state.outbox))
+            if self.store.status is RunStatus.WAITING and not timed:
+                self.store.tell_end()
+
+    def _go_on(self) -> None:
+        """Somebody answered after the run was closed: it gets threads again, until it ends or rests once more."""
+        self._closed = False
+        self._own_pool = True
+        self._pool = ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="graflow")
+        self._executor.reopen(self._pool)
+        threading.Thread(target=self._see_out, name="graflow-answered", daemon=True).start()
+
+    def _see_out(self) -> None:
+        self.settle()
+        self.close()
+
+    def _tell_feedback(self, event: str, record: FeedbackRecord) -> None:
+        if self._feedback is not None:
+            self._callers.call(functools.partial(consult, self._feedback, record, event, self.answer))
 
     # What the executor calls.
 
     def run_attempt(self, run: RunRef, plan: Plan, node: str, attempt: int) -> None:
         host = Host(
             context=self.context,
-            load=functools.partial(self._code, node_of(node)),
-            run_coroutine=self._run_coroutine,
+            load=functools.partial(self.graphs.code, plan.graph_of(node_of(node)), node_of(node)),
+            run_coroutine=_not_here,
             clock=time.perf_counter,
             random=random.random,
         )
-        run_attempt(self.engine, Attempt(run, plan, node, attempt, "local"), host)
+        self._advance(node, attempt_steps(self.engine, Attempt(run, plan, node, attempt, "local"), host))
+
+    def _advance(self, node: str, steps: Steps, value: Any = None, error: BaseException | None = None) -> None:
+        """An attempt up to its end, or to its coroutine. While that runs, the attempt has no thread."""
+        token = inside_node.set(True)
+        try:
+            step = advance(steps, value, error)
+        finally:
+            inside_node.reset(token)
+        if isinstance(step, Coroutine):
+            self._executor.hold()
+            _coroutines().HOST.start(
+                step,
+                node_of(node),
+                owner=self.run.id,
+                done=lambda *outcome: self._executor.come_back(functools.partial(self._advance, node, steps, *outcome)),
+            )
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> None:
         self.engine.close_barrier(run, plan, group)
@@ -186,34 +312,79 @@ class LocalRun:
         due = [command for command in commands if command in self.store.state.outbox]
         self.engine.carry_out(run, plan, due)
 
-    # Where the engine keeps graphs.
-
-    def plan_for(self, run: RunRef, graph: str) -> Plan:
-        return self._plans[graph]
-
-    def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
-        graph = extension.key
-        self.tasks |= extension.tasks
-        for node in extension.tasks:
-            self._codes.pop(node, None)
-        self._plans[graph] = self.plan.extended(graph, extension.plan.nodes)
-        return plan.extended(graph, extension.plan.nodes)
-
-    def _code(self, node: str) -> NodeCode:
-        if node not in self._codes:
-            found = self.tasks.get(node)
-            item = item_of(node)
-            if found is None and item is not None:
-                return self._code(item[0])
-            wrapper = found.template if isinstance(found, MappedTask) else found
-            self._codes[node] = NodeCode.of(wrapper) if isinstance(wrapper, TaskWrapper) else NodeCode(_point)
-        return self._codes[node]
+    def _committed(self, run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:
+        """Takes the checkpoint that is due, if one is. The run goes on without it where it cannot be taken."""
+        metadata = occasion(transition, applied, self._every)
+        if metadata is None:
+            return
+        try:
+            self.context.checkpoint(metadata)
+        except (GraflowError, OSError) as error:
+            logger.warning("run %s: no checkpoint: %s", run.id, error)
 
 
-def _no_coroutines(coroutine: Any) -> Any:
+class _Checkpoints:
+    """Of a run here. See `checkpointing`, which is loaded when the first one is taken."""
+
+    def __init__(self, run: LocalRun, to: Any, settings: Any) -> None:
+        self.run = run.run
+        self.plan = run.plan
+        self.backend = {"run": "local", "channel": "memory"}
+        self._run = run
+        self._to = to
+        self._settings = settings
+        self._sent: tuple[int, Any] | None = None
+
+    def take(self, metadata: Mapping[str, Any], path: str | None = None) -> tuple[str, Any]:
+        library = _library("checkpointing")
+        made: tuple[str, Any] = library.take(self, metadata, path, self._to or library.DIRECTORY, self._settings)
+        return made
+
+    def snapshot(self) -> Snapshot:
+        return self._run.store.snapshot(self.run)
+
+    def graphs(self, codec: Any) -> Any:
+        """Packed once for each number of them."""
+        graphs, llm = self._run.graphs, self._run.llm
+        written = dict(graphs.written)
+        if self._sent is None or self._sent[0] != len(written):
+            factories = {} if llm is None else llm.factories()
+            sent = _library("engine.checkpoint").send_graphs(written, graphs.stored, codec, factories)
+            self._sent = (len(written), sent)
+        return self._sent[1]
+
+    def taken(self, path: str, metadata: Any) -> None:
+        self._run.store.note("checkpoint_taken", path=path, count=metadata.steps)
+
+
+def _written(definition: WorkflowDefinition, start_node: str | None) -> LocalGraphs:
+    plan = lower(definition.graph, definition.name, start_node)
+    nodes = {name: definition.graph.get_node(name) for name in plan.nodes}
+    return LocalGraphs(plan, {name: node for name, node in nodes.items() if isinstance(node, Executable)})
+
+
+@functools.cache
+def _library(name: str) -> Any:
+    """What a run needs only if it is to be kept, loaded by name then: it would make every start slower."""
+    return importlib.import_module(f"graflow_celery.{name}")
+
+
+def open_run(run_id: str) -> LocalRun | None:
+    """The run of this process that has this id, if it has not ended."""
+    return _OPEN.get(run_id)
+
+
+def open_runs() -> list[LocalRun]:
+    """The runs of this process that have not ended: also those that wait for a person, though nobody waits for them."""
+    return list(_OPEN.values())
+
+
+@functools.cache
+def _coroutines() -> Any:
+    """Loaded with the first coroutine: asyncio costs 30 ms that other runs do not owe."""
+    return importlib.import_module("graflow_celery.coroutines")
+
+
+def _not_here(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
     coroutine.close()
-    raise RunStateError("Nothing here runs coroutines.")
-
-
-def _point() -> None:
-    """What a task without a function does."""
+    return None, RunStateError("A local run takes the steps of an attempt one by one.")

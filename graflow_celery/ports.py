@@ -13,7 +13,7 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Leave, NodeState, RunState, Transition
 
 #: One line of a run's event log: ``event``, ``at`` (seconds since the epoch, by the store's clock) and what belongs to
-#: the event: ``node``, ``attempt``, ``worker``, ``duration`` (seconds), ``reason``, ``count``.
+#: the event: ``node``, ``attempt``, ``worker``, ``duration`` (seconds), ``reason``, ``count``, ``request`` (an id).
 EventRecord = Mapping[str, Any]
 
 Clock = Callable[[], float]
@@ -27,7 +27,9 @@ class RunRef:
     graph: str
 
 
-CoroutineRunner = Callable[[Coroutine[Any, Any, Any]], Any]
+#: Runs the coroutine of an attempt to its end and returns its value, or what it raised; TaskCancelledError if it was
+#: cancelled from outside.
+CoroutineRunner = Callable[[Coroutine[Any, Any, Any]], tuple[Any, BaseException | None]]
 Random = Callable[[], float]
 
 
@@ -113,7 +115,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that a run has come to: its state, and its values by name."""
+    """Everything that a run has come to: its state, and its values by name.
+
+    ``ttls`` are the seconds that keys of the channel have left which were given a ttl.
+    """
 
     state: RunState
     results: Mapping[str, Any]
@@ -121,6 +126,7 @@ class Snapshot:
     channel: Mapping[str, Any]
     inputs: Mapping[str, Any]
     feedback: Sequence[FeedbackRecord]
+    ttls: Mapping[str, float] = field(default_factory=dict)
 
 
 class RunStore(Protocol):
@@ -157,11 +163,24 @@ class RunStore(Protocol):
     def input(self, run: RunRef, node: str) -> Any:
         """What was kept for an activation, or NOTHING."""
 
-    def feedback(self, run: RunRef) -> list[FeedbackRecord]:
-        """Everything that the run's tasks asked, in no order."""
+    def feedback(self, run: RunRef, ids: Sequence[str] | None = None) -> list[FeedbackRecord]:
+        """What the run's tasks asked: everything, or under ``ids`` what there is of those. In no order."""
 
     def acknowledge(self, run: RunRef, commands: Iterable[Command]) -> None:
         """Takes commands that were carried out from the outbox."""
+
+
+class CheckpointStore(Protocol):
+    """Where checkpoints are kept, by name. A name has parts with ``/`` between them."""
+
+    def save(self, name: str, data: bytes) -> str:
+        """Keeps a checkpoint, whole or not at all, in place of one of that name; returns the path that leads to it."""
+
+    def load(self, name: str) -> bytes:
+        """Raises CheckpointError if there is none of that name."""
+
+    def names(self) -> list[str]:
+        """Those that are there, sorted."""
 
 
 class Graphs(Protocol):

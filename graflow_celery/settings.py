@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         default=None, description="Signs content; workers then refuse unsigned content."
     )
+    compat: bool = Field(
+        default=False, description="Workers run modules that import graflow: the name means this package there."
+    )
 
     @field_validator("redis_url")
     @classmethod

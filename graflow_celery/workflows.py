@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from graflow_celery.core.diagram import to_dot, to_mermaid
 from graflow_celery.core.lower import lower
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import SchedulingPolicy, as_scheduling_policy
+from graflow_celery.engine.feedback import Handler
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.errors import ConfigError
 from graflow_celery.local import MAX_STEPS, LocalRun
@@ -49,6 +51,9 @@ class WorkflowContext(WorkflowDefinition):
         timeout: float | None = None,
         progress: Progress | None = None,
         settings: Settings | None = None,
+        feedback: Handler | None = None,
+        checkpoint_every: int = 0,
+        checkpoint_to: str | os.PathLike[str] | None = None,
     ) -> Any:
         """Runs the workflow to its end and returns the last result.
 
@@ -63,14 +68,20 @@ class WorkflowContext(WorkflowDefinition):
             backend: ``"local"`` runs in threads of this process, ``"celery"`` on the workers.
             timeout: seconds after which the run is cancelled and RunTimeoutError raised.
             progress: called with each event of the run as it happens.
-            settings: for ``backend="celery"``; read from the environment by default.
+            settings: for ``backend="celery"``, and for checkpoints; read from the environment by default.
+            feedback: a function, or a `FeedbackHandler`, that is called in this process, in a thread of its own, with
+                each request that a task makes for a person. What it returns answers the request, unless it is None.
+            checkpoint_every: take a checkpoint whenever so many more nodes have ended; 0 for never. It costs some time,
+                the more the run has come to.
+            checkpoint_to: where checkpoints go that are given no path: a directory, ``"redis:"`` for the store of the
+                settings, or the URL of another server. By default ``checkpoints``, on the workers the settings' store.
 
         Raises:
             GraphCompilationError: the workflow cannot run as written. Nothing was started.
             UnavailableError: no server answers, or no live worker consumes a queue. Nothing was started.
             Exception: what the failed task raised, with its traceback; ParallelGroupError for a group.
         """
-        _check_steps(max_steps)
+        _check_steps(max_steps, checkpoint_every)
         if backend == "local":
             run = LocalRun(
                 self,
@@ -80,6 +91,10 @@ class WorkflowContext(WorkflowDefinition):
                 observer=progress,
                 policy=self.scheduling,
                 llm=self.llm,
+                feedback=feedback,
+                checkpoint_every=checkpoint_every,
+                checkpoint_to=checkpoint_to,
+                settings=settings,
             )
             result = run.execute(timeout)
             return (result, run.context) if ret_context else result
@@ -91,9 +106,50 @@ class WorkflowContext(WorkflowDefinition):
             max_steps=max_steps,
             settings=settings,
             require_workers=True,
+            checkpoint_every=checkpoint_every,
+            checkpoint_to=checkpoint_to,
         )
-        result = _distributed().finish(submitted, timeout=timeout, progress=progress)
+        result = _module("distributed").finish(submitted, timeout=timeout, progress=progress, feedback=feedback)
         return (result, submitted.context) if ret_context else result
+
+    async def execute_async(
+        self,
+        start_node: str | None = None,
+        max_steps: int = MAX_STEPS,
+        ret_context: bool = False,
+        initial_channel: Mapping[str, Any] | None = None,
+        *,
+        backend: Literal["local", "celery"] = "local",
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        settings: Settings | None = None,
+        feedback: Handler | None = None,
+        checkpoint_every: int = 0,
+        checkpoint_to: str | os.PathLike[str] | None = None,
+    ) -> Any:
+        """What :meth:`execute` does, without blocking the event loop. However many runs wait, threads stay few.
+
+        ``progress`` is called in the event loop. When the caller is cancelled, the run is cancelled.
+        """
+        _check_steps(max_steps, checkpoint_every)
+        given: dict[str, Any] = {
+            "start_node": start_node,
+            "initial_channel": initial_channel,
+            "max_steps": max_steps,
+            "settings": settings,
+            "checkpoint_every": checkpoint_every,
+            "checkpoint_to": checkpoint_to,
+        }
+        if backend == "local":
+            given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback}
+            run = await _module("local_async").execute(self, timeout=timeout, progress=progress, **given)
+            result = run.result()
+        elif backend == "celery":
+            submit = functools.partial(self.submit, require_workers=True, **given)
+            result, run = await _module("distributed").execute_async(submit, timeout, progress, feedback)
+        else:
+            raise ConfigError(f"Unknown backend '{backend}'. Use 'local' or 'celery'.")
+        return (result, run.context) if ret_context else result
 
     def submit(
         self,
@@ -105,17 +161,20 @@ class WorkflowContext(WorkflowDefinition):
         run_id: str | None = None,
         settings: Settings | None = None,
         require_workers: bool = False,
+        checkpoint_every: int = 0,
+        checkpoint_to: str | os.PathLike[str] | None = None,
     ) -> Run:
         """Starts the workflow on the Celery workers and returns at once.
 
         Args:
             start_node, initial_channel, max_steps, settings: as in :meth:`execute`.
+            checkpoint_every, checkpoint_to: so too; a directory is one of the worker's that takes the checkpoint.
             timeout: seconds after which the run is cancelled, whether or not anybody waits for it.
             run_id: the run's id. A second submit of it returns the run that is there and starts nothing.
             require_workers: raise NoWorkerError if no live worker consumes a queue of the workflow.
         """
-        _check_steps(max_steps)
-        run: Run = _distributed().submit(
+        _check_steps(max_steps, checkpoint_every)
+        run: Run = _module("distributed").submit(
             self,
             start_node=start_node,
             initial_channel=initial_channel,
@@ -126,12 +185,14 @@ class WorkflowContext(WorkflowDefinition):
             require_workers=require_workers,
             llm=self.llm,
             scheduling=self.scheduling,
+            checkpoint_every=checkpoint_every,
+            checkpoint_to=checkpoint_to,
         )
         return run
 
     def plan(self, start_node: str | None = None) -> Plan:
         """The checked graph that a run would follow. Raises GraphCompilationError if there is none."""
-        return lower(self.graph, self.name, start_node)
+        return lower(self.graph, self.name, start_node, self.scheduling)
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
@@ -159,12 +220,14 @@ def workflow(name: str, *, tracer: Any = None, scheduling: str | SchedulingPolic
     return WorkflowContext(name, tracer=tracer, scheduling=scheduling)
 
 
-def _check_steps(max_steps: int) -> None:
+def _check_steps(max_steps: int, checkpoint_every: int) -> None:
+    if not isinstance(checkpoint_every, int) or checkpoint_every < 0:
+        raise ConfigError(f"checkpoint_every={checkpoint_every!r} must be a whole number, or 0 for no checkpoints.")
     if not isinstance(max_steps, int) or max_steps < 1:
         raise ConfigError(f"max_steps={max_steps!r} must be a whole number, 1 or more.")
 
 
 @functools.cache
-def _distributed() -> Any:
-    """The distributed layer. Loaded by name on first use: Celery and Redis cost 200 ms that local runs do not owe."""
-    return importlib.import_module("graflow_celery.distributed")
+def _module(name: str) -> Any:
+    """A module of ours, loaded on first use: Celery, Redis and asyncio cost 230 ms that local runs do not owe."""
+    return importlib.import_module(f"graflow_celery.{name}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from graflow_celery.celery_backend import heartbeat, tasks
+from graflow_celery.celery_backend import heartbeat, revoked, tasks
 from graflow_celery.celery_backend.publisher import check_backend
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.settings import Settings, load_settings
@@ -48,7 +48,8 @@ def create_app(settings: Settings | None = None) -> Celery:
         "result_serializer": "json",
         "accept_content": ["json"],
     }
-    app = Celery("graflow_celery", changes=fixed)
+    # Not the current app: that is the owner's, whose shared tasks must not go elsewhere because a workflow was run.
+    app = Celery("graflow_celery", changes=fixed, set_as_current=False)
     app.add_defaults(lambda: _defaults(chosen))
     return _install(app, chosen)
 
@@ -92,6 +93,7 @@ def _install(app: Celery, settings: Settings) -> Celery:
 
     tasks.register(app, runtime)
     heartbeat.install(app, runtime)
+    revoked.install(app, runtime)
     return app
 
 

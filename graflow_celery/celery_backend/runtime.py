@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 from celery import Celery
 
+from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
-from graflow_celery.codec.callables import decode_callable
-from graflow_celery.codec.manifest import CodeReference, LoadedGraph, load_graph, pack_graph
-from graflow_celery.codec.values import ValueCodec
+from graflow_celery.checkpointing import STORE, codec_of
+from graflow_celery.codec.manifest import LoadedGraph, load_graph, pack_graph
 from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import Command
 from graflow_celery.core.extend import Extension
 from graflow_celery.core.plan import Plan
 from graflow_celery.engine.context import ExecutionContext
-from graflow_celery.engine.llm import Factory, Kind, LLMRegistry
+from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.engine.node import NodeCode
 from graflow_celery.engine.runner import Engine
+from graflow_celery.engine.stored import StoredCode
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
@@ -32,6 +31,7 @@ from graflow_celery.redis_backend.content_store import ContentStore
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
 from graflow_celery.redis_backend.run_store import Lifetimes, RedisRunStore
+from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
 
@@ -48,15 +48,16 @@ class Runtime:
         self.keys = Keys(settings.key_prefix)
         self.client = connect(settings.redis_url)
         self.scripts = Scripts(self.client)
-        secret = settings.secret_key
-        keys = (secret.get_secret_value().encode(),) if secret else ()
-        self.codec = ValueCodec(serializers=settings.serializers, keys=keys)
+        self.codec = codec_of(settings)
         self.content = ContentStore(self.client, self.keys, settings.run_ttl, settings.worker_cache_bytes)
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace)
         self.store = RedisRunStore(self.client, self.scripts, self.keys, self.values, lifetimes)
         self.liveness = Liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
+        self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
+        self.checkpoints = WorkerCheckpoints(self.snapshots, self.content.get, settings, self._wish)
         self.engine = Engine(self.store, CeleryExecutor(app, self._acknowledge), self)
+        self.engine.committed = self.checkpoints.after_commit
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
         self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()
@@ -67,9 +68,17 @@ class Runtime:
         """How errors of this process name it."""
         return f"{os.uname().nodename}:{os.getpid()}"
 
+    @cached_property
+    def stored_code(self) -> StoredCode:
+        return StoredCode(self.content.get, self.codec, f"worker {self.where}")
+
     def _acknowledge(self, run: RunRef, commands: Sequence[Command]) -> None:
         with reported(self.settings.redis_url):
             self.store.acknowledge(run, commands)
+
+    def _wish(self, run: RunRef) -> Wish:
+        every, to = self.store.wish(run)
+        return Wish(every, to or STORE)
 
     def channel(self, run_id: str) -> RedisChannel:
         key = self.keys.run(run_id).channel
@@ -77,7 +86,8 @@ class Runtime:
 
     def context(self, run: RunRef, plan: Plan) -> ExecutionContext:
         """What the tasks of a run see of it."""
-        return ExecutionContext(run, plan, self.store, self.channel(run.id), llm=self.llm(run.graph))
+        channel, checkpoints = self.channel(run.id), self.checkpoints.of(run, plan)
+        return ExecutionContext(run, plan, self.store, channel, llm=self.llm(run.graph), checkpoints=checkpoints)
 
     def graph(self, name: str) -> LoadedGraph:
         """A graph by its hash, from the cache or the content store. Raises BlobMissingError, BlobRejectedError."""
@@ -125,77 +135,23 @@ class Runtime:
             if key in self._functions:
                 self._functions.move_to_end(key)
                 return self._functions[key]
-        loaded = self._load(reference, node)
+        loaded = self.stored_code.node(reference, node)
         with self._lock:
             self._functions[key] = loaded
             while len(self._functions) > FUNCTIONS_KEPT:
                 self._functions.popitem(last=False)
         return loaded
 
-    def _load(self, reference: CodeReference, node: str) -> NodeCode:
-        what = f"function of task '{node}'"
-        _, data = self.codec.open(self.content.get(reference.function, what))
-        where = f"worker {self.where}"
-        func = decode_callable(data, task_id=node, where=where, allow_pickle=self.codec.allows_pickle)
-        bound = {name: self._bound(node, name, kind, value) for name, (kind, value) in reference.bound.items()}
-        return NodeCode.build(
-            node,
-            func,
-            reference.inject_context,
-            reference.resolve_keyword_args,
-            bound,
-            reference.inject_llm_client,
-            reference.inject_llm_agent,
-        )
-
     def llm(self, graph: str) -> LLMRegistry:
         """The LLM clients and agents of a graph: one registry in this process for all of its runs."""
-        kinds: tuple[Kind, ...] = ("client", "agent")
         sent = self.graph(graph).factories
         with self._lock:
             if graph not in self._llm:
-                factories = {
-                    kind: {name: self._factory(kind, name, key) for name, key in sent.get(kind, {}).items()}
-                    for kind in kinds
-                }
-                self._llm[graph] = LLMRegistry.from_factories(factories, threading.RLock())
+                self._llm[graph] = self.stored_code.llm(sent, threading.RLock())
             self._llm.move_to_end(graph)
             while len(self._llm) > GRAPHS_KEPT:
                 self._llm.popitem(last=False)
             return self._llm[graph]
-
-    def _factory(self, kind: str, name: str, key: str) -> SentFactory:
-        def load() -> Factory:
-            what = f"LLM {kind} {name}"
-            _, data = self.codec.open(self.content.get(key, what))
-            where = f"worker {self.where}"
-            return decode_callable(data, task_id=what, where=where, allow_pickle=self.codec.allows_pickle)
-
-        return SentFactory(load)
-
-    def _bound(self, node: str, name: str, kind: str, value: Any) -> Any:
-        if kind == "json":
-            return value
-        what = f"argument '{name}' of task '{node}'"
-        return self.codec.decode(self.content.get(value, what), what=what)
-
-
-class SentFactory:
-    """A factory in the content store, fetched when it is first needed."""
-
-    def __init__(self, load: Callable[[], Factory]) -> None:
-        self._load = load
-
-    @cached_property
-    def factory(self) -> Factory:
-        return self._load()
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.factory)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.factory(*arguments)
 
 
 def _point() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -22,6 +21,7 @@ from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed, RunAborted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
+from graflow_celery.coroutines import HOST
 from graflow_celery.engine.node import Host, run_attempt
 from graflow_celery.errors import BlobMissingError, BlobRejectedError, TimeLimitError, UnavailableError
 from graflow_celery.ports import Attempt, Outcome, RunRef
@@ -50,12 +50,19 @@ class NodeRequest(Request):
             run = RunRef(run_id, graph)
             error = TimeLimitError(node_of(node), reason)
             outcome = Outcome(error=error, worker=self.hostname or here.where, duration=timeout)
-            with _told():
+            with told():
                 plan = here.plan_for(run, *added)
                 [retries] = here.store.retries(run, [node])
                 failed = NodeFailed(node, attempt, reason, retries=retries, jitter=random.random())
                 here.engine.deliver(run, plan, failed, outcome)
         super().on_timeout(soft, timeout)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """``revoke(terminate=True)``. A coroutine that runs in this process, in a pool of threads or of greenlets, is
+        cancelled; its node fails with that. What runs in a pool's process is ended with the process.
+        """
+        if not HOST.cancel(self.id):
+            super().terminate(pool, signal)
 
 
 class NodeTask(Task):
@@ -80,7 +87,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
             host = Host(
                 context=here.context(run, plan),
                 load=partial(here.code, added or graph, node_id),
-                run_coroutine=asyncio.run,
+                run_coroutine=partial(HOST.run, task_id=node_of(node_id), owner=self.request.id),
                 clock=time.perf_counter,
                 random=random.random,
                 max_losses=here.settings.max_losses,
@@ -99,12 +106,12 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Keeps the worker's main process going where the outcome of a killed task cannot be stored."""
+def told() -> Iterator[None]:
+    """Keeps the worker's main process going where the outcome of a task that it ended cannot be stored."""
     try:
         yield
     except (redis.RedisError, UnavailableError, BlobMissingError, BlobRejectedError):
-        logger.exception("the outcome of a task that was killed at its time limit could not be stored")
+        logger.exception("the outcome of a task that was killed or revoked could not be stored")
 
 
 @contextmanager

@@ -11,14 +11,17 @@ from rich.text import Text
 
 from graflow_celery import distributed
 from graflow_celery.cli import failures, render
+from graflow_celery.cli.asking import Notice, Prompt, command, somebody_is_there
 from graflow_celery.cli.live import Display, display
 from graflow_celery.cli.progress import FAILED, SUCCEEDED, ProgressModel
 from graflow_celery.cli.wording import counted, duration, size
+from graflow_celery.core.state import RunStatus
 from graflow_celery.local import LocalRun
 from graflow_celery.settings import Settings
 from graflow_celery.workflows import WorkflowContext
 
 SLOWEST = 3
+REQUESTS_TOLD = 3
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,22 @@ def run_here(request: Request) -> Ending:
         GraflowError: it could not start, or did not end in time. What a task of it raised is in the answer.
     """
     shown = _display(request, "")
-    run = LocalRun(request.workflow, start_node=request.start, initial_channel=request.channel, observer=shown.feed)
+    prompt = Prompt(shown) if somebody_is_there(as_json=request.as_json) else None
+    run = LocalRun(
+        request.workflow,
+        start_node=request.start,
+        initial_channel=request.channel,
+        observer=shown.feed,
+        feedback=prompt or Notice(""),
+    )
+    if prompt is not None:
+        prompt.give = run.answer
     try:
         with shown:
             result = run.execute(request.timeout)
+            while prompt is not None and prompt.wait():  # the person is late, but there
+                run.settle()
+                result = run.result()
     except Exception as error:  # boundary: what a task raised comes out here as it is
         if not shown.model.has_ended:
             raise
@@ -78,9 +93,13 @@ def run_on_workers(request: Request, settings: Settings | None = None) -> Ending
         require_workers=True,
     )
     shown = _display(request, run.id)
+    prompt = Prompt(shown) if somebody_is_there(as_json=request.as_json) else None
+    if prompt is not None:
+        prompt.give = run.answer
+    asked = prompt or Notice(run.id, "" if settings is None else settings.redis_url)
     try:
         with shown:
-            result = distributed.finish(run, request.timeout, shown.feed)
+            result = distributed.finish(run, request.timeout, shown.feed, asked, to_end=prompt is not None)
     except Exception as error:  # boundary: what a task raised comes out here as it is
         if not shown.model.has_ended:
             raise
@@ -107,10 +126,21 @@ def tell(ending: Ending, *, as_json: bool = False, traceback: bool = False, with
         render.say_json(_as_json(ending))
     else:
         summary(ending, with_result)
+    if ending.error is None and ending.model.status is RunStatus.WAITING:
+        return _tell_waiting(ending)
     if ending.error is None:
         return 0
     failures.report_run(ending.error, ending.model, ending.error_of, traceback)
     return failures.RUN_FAILED
+
+
+def _tell_waiting(ending: Ending) -> int:
+    """A run that waits for a person is neither done nor failed: like a missing worker, a missing answer is outside."""
+    open_requests = [request for request in ending.run.feedback() if request.is_open] if ending.run is not None else []
+    lines = ["The run waits for a person."]
+    lines += [f"Answer: {command(request)}" for request in open_requests[:REQUESTS_TOLD]]
+    render.complain(lines, kind="waiting")
+    return failures.OUTSIDE_MISSING
 
 
 def summary(ending: Ending, with_result: bool) -> None:
@@ -132,7 +162,7 @@ def summary(ending: Ending, with_result: bool) -> None:
     slowest = [node for node in model.slowest(SLOWEST) if node.duration >= 0.01]
     if slowest:
         facts.append(("slowest", ", ".join(f"{node.id} {duration(node.duration)}" for node in slowest)))
-    if ending.error is None and with_result:
+    if ending.error is None and with_result and model.status is not RunStatus.WAITING:
         width = render.stdout().width - 12
         facts.append(("result", render.pretty(ending.result, width)))
     render.pairs(facts)

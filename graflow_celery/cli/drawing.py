@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from graflow_celery.cli import render
+from graflow_celery.cli import options, render
 from graflow_celery.cli.loading import load_workflow
 from graflow_celery.core.diagram import to_dot, to_mermaid, to_text
 
@@ -20,6 +20,7 @@ from graflow_celery.core.diagram import to_dot, to_mermaid, to_text
     show_default=True,
     help="Language.",
 )
+@options.graflow
 def graph(target: str, form: str) -> int:
     """Draw a workflow as text, as a Mermaid flowchart or in Graphviz's language, on stdout."""
     workflow = load_workflow(target)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -16,6 +17,7 @@ from graflow_celery.ports import EventRecord
 
 LINES_PER_GROUP = 14
 FAILURES_TOLD = 3
+REQUESTS_TOLD = 3
 
 Tell = Callable[[EventRecord, NodeProgress | None], None]
 
@@ -26,6 +28,8 @@ class Display(Protocol):
     model: ProgressModel
 
     def feed(self, record: EventRecord) -> None: ...
+
+    def paused(self) -> AbstractContextManager[None]: ...
 
     def __enter__(self) -> Self: ...
 
@@ -59,6 +63,10 @@ class Lines:
         with self._lock:
             self._tell(record, self.model.feed(record))
 
+    def paused(self) -> AbstractContextManager[None]:
+        """Prints no line meanwhile."""
+        return _held(self._lock)
+
     def __enter__(self) -> Self:
         return self
 
@@ -66,6 +74,12 @@ class Lines:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         return None
+
+
+@contextmanager
+def _held(lock: threading.Lock) -> Iterator[None]:
+    with lock:
+        yield
 
 
 class LogLines:
@@ -105,11 +119,19 @@ class LogLines:
     def _member(self, verb: str, node: NodeProgress, group: NodeProgress) -> list[str]:
         if verb == FAILED and not node.is_group and len(self._model.failures) <= FAILURES_TOLD:
             return [f"{group.id}: {_task_lines(verb, node)[0]}"]
+        if verb == "requested" and self._asked(group):
+            return [f"{group.id}: {_task_lines(verb, node)[0]}"]
         due = group.done * LINES_PER_GROUP // group.members
         if due <= self._told.get(group.id, 0) or group.done == group.members:
             return []
         self._told[group.id] = due
         return [f"{group.id}: {counts(group)}"]
+
+    def _asked(self, group: NodeProgress) -> bool:
+        """Whether a member of a group is one of the first that ask."""
+        key = f"{group.id} asks"
+        self._told[key] = self._told.get(key, 0) + 1
+        return self._told[key] <= REQUESTS_TOLD
 
 
 def _group_line(verb: str, group: NodeProgress) -> str:
@@ -134,6 +156,12 @@ def _task_lines(verb: str, node: NodeProgress) -> list[str]:
             return [f"{node.id} failed{on}: {first_line(node.reason)}"]
         case "retried" | "lost":
             return [f"{node.id} is tried again: {first_line(node.reason)}"]
+        case "requested":
+            return [f"{node.id} waits for a person: request {node.request}"]
+        case "answered":
+            return [f"{node.id} was answered and goes on"]
+        case "expired":
+            return [f"{node.id} still waits for a person: nobody answered in time"]
         case "skipped":
             return [f"{node.id} skipped: what it follows did not succeed"]
     return []

@@ -22,6 +22,7 @@ COMMANDS = {
     "show": ("inspecting", "Show how a run stands: its nodes, errors and times."),
     "watch": ("inspecting", "Follow a run until it ends."),
     "cancel": ("inspecting", "End a run: nothing of it starts any more."),
+    "feedback": ("feedback", "Show what tasks ask of people, and answer it."),
     "graph": ("drawing", "Draw a workflow as text, Mermaid or Graphviz."),
     "worker": ("serving", "Start a Celery worker that runs tasks."),
     "monitor": ("serving", "Start a monitor: it sends again what got lost."),

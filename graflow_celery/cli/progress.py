@@ -10,6 +10,7 @@ from graflow_celery.core.state import RunStatus
 from graflow_celery.ports import EventRecord
 
 WAITING, QUEUED, RUNNING = "waiting", "queued", "running"
+ASKING = "asking"  # it waits for a person
 SUCCEEDED, FAILED, SKIPPED = "succeeded", "failed", "skipped"
 UNFINISHED = "unfinished"
 FINAL = frozenset({SUCCEEDED, FAILED, SKIPPED})
@@ -17,7 +18,10 @@ FINAL = frozenset({SUCCEEDED, FAILED, SKIPPED})
 
 @dataclass
 class NodeProgress:
-    """One node. The counts are a group's: of its members, the nodes whose ends its barrier waits for."""
+    """One node. ``request``: the id of what it asks a person.
+
+    The counts are a group's: of its members, the nodes whose ends its barrier waits for.
+    """
 
     id: str
     members: int = 0
@@ -28,6 +32,7 @@ class NodeProgress:
     ended: float | None = None
     duration: float = 0.0
     reason: str = ""
+    request: str = ""
     succeeded: int = 0
     failed: int = 0
     skipped: int = 0
@@ -65,6 +70,7 @@ class ProgressModel:
     retries: int = 0
     missing_queues: tuple[str, ...] = ()
     failures: list[NodeProgress] = field(default_factory=list)
+    late: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.nodes = {node.id: NodeProgress(node.id, members=len(node.exits)) for node in self.plan.nodes.values()}
@@ -84,6 +90,8 @@ class ProgressModel:
         node = self.nodes.get(str(record.get("node", "")))
         if node is not None and kind in ("node", "group"):
             self._node(node, verb, at, record)
+        elif kind == "feedback":
+            self._feedback(node, verb, record)
         return node
 
     @property
@@ -101,7 +109,7 @@ class ProgressModel:
 
     def state_of(self, node: NodeProgress) -> str:
         """The node's state; of one that was cut off by the run's end, that."""
-        return UNFINISHED if self.has_ended and node.state in (QUEUED, RUNNING) else node.state
+        return UNFINISHED if self.has_ended and node.state in (QUEUED, RUNNING, ASKING) else node.state
 
     def count(self, state: str) -> int:
         """How many tasks are in a state."""
@@ -125,6 +133,21 @@ class ProgressModel:
             self.status = RunStatus(verb)
             self.reason = str(record.get("reason", ""))
             self.ended = at
+
+    def _feedback(self, node: NodeProgress | None, verb: str, record: EventRecord) -> None:
+        """The run is waiting as long as somebody is late with an answer."""
+        request = str(record.get("request", ""))
+        if verb == "expired":
+            self.late.add(request)
+        else:
+            self.late.discard(request)
+        if not self.has_ended:
+            self.status = RunStatus.WAITING if self.late else RunStatus.RUNNING
+        if node is not None and verb in ("requested", "answered"):
+            running = node.state == RUNNING
+            node.state = ASKING if verb == "requested" else QUEUED
+            node.request = request if verb == "requested" else ""
+            self._count_active(node, -int(running))
 
     def _node(self, node: NodeProgress, verb: str, at: float, record: EventRecord) -> None:
         before = node.state

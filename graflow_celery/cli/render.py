@@ -24,6 +24,10 @@ STYLES = {
     "running": "cyan",
     "queued": "cyan",
     "waiting": "dim",
+    "asking": "yellow",
+    "pending": "yellow",
+    "late": "bold red",
+    "completed": "green",
     "failed": "bold red",
     "fail": "bold red",
     "error": "bold red",
@@ -55,8 +59,24 @@ def is_terminal() -> bool:
 def symbols() -> Mapping[str, str]:
     """A sign for each state, in what the terminal's encoding can show."""
     if stdout().encoding.lower().startswith("utf"):
-        return {"succeeded": "✓", "failed": "✗", "skipped": "○", "unfinished": "○", "waiting": "·", "running": "▸"}
-    return {"succeeded": "+", "failed": "x", "skipped": "-", "unfinished": "-", "waiting": ".", "running": ">"}
+        return {
+            "succeeded": "✓",
+            "failed": "✗",
+            "skipped": "○",
+            "unfinished": "○",
+            "waiting": "·",
+            "running": "▸",
+            "asking": "?",
+        }
+    return {
+        "succeeded": "+",
+        "failed": "x",
+        "skipped": "-",
+        "unfinished": "-",
+        "waiting": ".",
+        "running": ">",
+        "asking": "?",
+    }
 
 
 def style_of(state: str) -> str:

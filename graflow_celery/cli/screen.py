@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from graflow_celery.cli import render
 from graflow_celery.cli.progress import (
+    ASKING,
     FAILED,
     QUEUED,
     RUNNING,
@@ -61,6 +63,15 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._live.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the terminal to somebody else for a while."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start(refresh=True)
 
     def _draw(self) -> RenderableType:
         with self._lock:
@@ -131,11 +142,11 @@ def fold(nodes: Sequence[NodeProgress], room: int) -> tuple[Sequence[NodeProgres
 
 
 def _rank(node: NodeProgress) -> int:
-    return {FAILED: 0, RUNNING: 1, QUEUED: 2, SUCCEEDED: 4, SKIPPED: 4}.get(node.state, 3)
+    return {FAILED: 0, ASKING: 1, RUNNING: 1, QUEUED: 2, SUCCEEDED: 4, SKIPPED: 4}.get(node.state, 3)
 
 
 def _tail(state: str) -> str:
-    return render.style_of(state) if state in (FAILED, SKIPPED, UNFINISHED) else "dim"
+    return render.style_of(state) if state in (FAILED, SKIPPED, UNFINISHED, ASKING) else "dim"
 
 
 def _task(node: NodeProgress, state: str, now: float) -> str:
@@ -145,6 +156,8 @@ def _task(node: NodeProgress, state: str, now: float) -> str:
             return f"{again}queued"
         case "running":
             return f"{again}{duration(node.seconds(now))}{place(node.worker)}"
+        case "asking":
+            return f"waits for a person: request {node.request}"
         case "succeeded":
             return f"{again}{duration(node.duration)}"
         case "failed":

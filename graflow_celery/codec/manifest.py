@@ -7,7 +7,7 @@ task changes its own blob and the manifest.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -23,7 +23,10 @@ from graflow_celery.core.policy import (
     AtLeastNGroupPolicy,
     BestEffortGroupPolicy,
     CriticalGroupPolicy,
+    FifoPolicy,
     GroupPolicy,
+    PriorityPolicy,
+    SchedulingPolicy,
     StrictGroupPolicy,
 )
 from graflow_celery.core.retry import RetryPolicy
@@ -33,7 +36,9 @@ from graflow_celery.errors import BlobRejectedError
 VERSION = 2
 INLINE_BOUND = 512
 
-_POLICIES: dict[str, type[GroupPolicy]] = {
+_POLICIES: dict[str, type[Any]] = {
+    "fifo": FifoPolicy,
+    "priority": PriorityPolicy,
     "strict": StrictGroupPolicy,
     "best_effort": BestEffortGroupPolicy,
     "at_least_n": AtLeastNGroupPolicy,
@@ -109,7 +114,7 @@ def pack_graph(
     for node in plan.nodes.values():
         described = _describe(node)
         if node.is_group:
-            described["policy"] = _pack_policy(node.id, node.policy, codec, blobs)
+            described["policy"] = _pack_policy(f"policy of group '{node.id}'", node.policy, codec, blobs)
         wrapper = code_of(tasks.get(node.id))
         if wrapper is not None:
             described["code"] = [
@@ -124,6 +129,8 @@ def pack_graph(
     content: dict[str, Any] = {"version": VERSION, "name": plan.name, "start": plan.start, "nodes": nodes}
     if base:
         content["base"] = base
+    if plan.scheduling != FifoPolicy():
+        content["scheduling"] = _pack_policy("scheduling policy", plan.scheduling, codec, blobs)
     llm = _pack_factories(factories or {}, codec, blobs)
     if llm:
         content["llm"] = llm
@@ -152,8 +159,25 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec) -> LoadedGraph:
     code = {
         node_id: CodeReference(*described["code"]) for node_id, described in content["nodes"] if "code" in described
     }
-    plan = Plan(content["name"], content["start"], nodes)
+    scheduling = _policy(content.get("scheduling", ["fifo"]), "scheduling policy", fetch, codec)
+    plan = Plan(content["name"], content["start"], nodes, scheduling=scheduling)
     return LoadedGraph(plan, code, content.get("llm", {}), content.get("base", ""))
+
+
+def blob_names(name: str, fetch: Fetch, codec: ValueCodec) -> list[str]:
+    """Every blob that the graph of hash ``name`` consists of, itself included. Raises BlobRejectedError."""
+    names = {name: None}
+
+    def noted(blob: str, what: str) -> bytes:
+        names[blob] = None
+        return fetch(blob, what)
+
+    loaded = load_graph(name, noted, codec)
+    for reference in loaded.code.values():
+        names[reference.function] = None
+        names |= {value: None for kind, value in reference.bound.values() if kind == "blob"}
+    names |= {factory: None for kind in loaded.factories.values() for factory in kind.values()}
+    return list(names)
 
 
 def code_of(node: Executable | None) -> TaskWrapper | None:
@@ -202,11 +226,12 @@ def _describe(node: NodeSpec) -> dict[str, Any]:
     return described
 
 
-def _pack_policy(group: str, policy: GroupPolicy, codec: ValueCodec, blobs: dict[str, Blob]) -> list[Any]:
+def _pack_policy(
+    what: str, policy: GroupPolicy | SchedulingPolicy, codec: ValueCodec, blobs: dict[str, Blob]
+) -> list[Any]:
     """A policy of ours by its name and arguments, one of the user's as a blob."""
     if type(policy) in _POLICY_NAMES:
-        return [_POLICY_NAMES[type(policy)], *(getattr(policy, name) for name in policy.__slots__)]  # type: ignore[attr-defined]
-    what = f"policy of group '{group}'"
+        return [_POLICY_NAMES[type(policy)], *(getattr(policy, item.name) for item in fields(policy))]  # type: ignore[arg-type]
     name = fingerprint(policy, what=what)
     blobs[name] = partial(codec.encode, policy, what=what)
     return ["blob", name]
@@ -222,13 +247,15 @@ def _spec(node_id: str, described: Mapping[str, Any], fetch: Fetch, codec: Value
         if name in described:
             values[name] = kind(*described[name])
     if "policy" in described:
-        kind_name, *arguments = described["policy"]
-        if kind_name == "blob":
-            what = f"policy of group '{node_id}'"
-            values["policy"] = codec.decode(fetch(arguments[0], what), what=what)
-        else:
-            values["policy"] = _POLICIES[kind_name](*arguments)
+        values["policy"] = _policy(described["policy"], f"policy of group '{node_id}'", fetch, codec)
     return NodeSpec(id=node_id, **values)
+
+
+def _policy(packed: Sequence[Any], what: str, fetch: Fetch, codec: ValueCodec) -> Any:
+    kind, *arguments = packed
+    if kind == "blob":
+        return codec.decode(fetch(arguments[0], what), what=what)
+    return _POLICIES[kind](*arguments)
 
 
 def _frozen(value: Any) -> Any:

@@ -10,12 +10,13 @@
     from graflow.core.workflow import workflow
 
 Every module path of graflow is known: it leads to our names, or it is refused with an ImportError that says what to use
-instead. On Celery workers, install it before the modules are imported that use it.
+instead. Workers of ``celery -A graflow_celery`` install it if the setting ``compat`` says so; ``graflow-celery run
+--graflow`` installs it before it loads a file.
 """
 
 from __future__ import annotations
 
-from graflow_celery.compat.finder import install, uninstall
+from graflow_celery.compat.finder import install, installed, uninstall
 from graflow_celery.errors import CompatibilityError
 
-__all__ = ["CompatibilityError", "install", "uninstall"]
+__all__ = ["CompatibilityError", "install", "installed", "uninstall"]

@@ -76,13 +76,18 @@ def install() -> None:
             "the real graflow has been imported already. Call graflow_celery.compat.install() before anything imports "
             "it, or uninstall it: pip uninstall graflow.",
         )
-    if _FINDER not in sys.meta_path:
+    if not installed():
         sys.meta_path.insert(0, _FINDER)
+
+
+def installed() -> bool:
+    """Whether ``import graflow`` means this package in this process."""
+    return _FINDER in sys.meta_path
 
 
 def uninstall() -> None:
     """Undoes :func:`install`. What was imported through it stays usable where it is."""
-    if _FINDER in sys.meta_path:
+    if installed():
         sys.meta_path.remove(_FINDER)
     for name in _loaded():
         if isinstance(sys.modules[name], CompatModule):

@@ -1,12 +1,14 @@
 """Activation keys: one pass through a node, as text.
 
 A node may run in several passes of one run: a cycle re-enters it, a jump (``next_task``) goes back to it. Each pass has
-records, joins and messages of its own, so its key names the node and, unless it is the first, the pass::
+records, joins and messages of its own, so its key names the node and, unless it is the first, the pass.
 
-    clean            the first pass through node 'clean'
-    clean@1~4        the pass that was entered at the plan's node number 4, the first one on its path
-    clean@1~4.0      the same, inside of a parallel group that was opened in that pass
-    score[17]        the member for item 17 of the mapped task 'score'
+| key           | stands for                                                                        |
+| ------------- | --------------------------------------------------------------------------------- |
+| `clean`       | the first pass through node 'clean'                                               |
+| `clean@1~4`   | the pass that was entered at the plan's node number 4, the first one on its path  |
+| `clean@1~4.0` | the same, inside of a parallel group that was opened in that pass                 |
+| `score[17]`   | the member for item 17 of the mapped task 'score'                                 |
 
 The part after ``@`` has one pass for each scope that the node is in, the outermost first. Pure text: whoever has a key
 and the plan knows everything that the Scheduler needs.

@@ -93,10 +93,11 @@ class ExpireRun:
 
 @dataclass(frozen=True, slots=True)
 class ExpireFeedback:
-    """Nobody answered what attempt ``attempt`` of a node asked, in the time it gave."""
+    """Nobody answered ``request``, which a node asked, in the time it gave; the node waits as attempt ``attempt``."""
 
     node: str
     attempt: int
+    request: str
     graph: str = ""
 
 

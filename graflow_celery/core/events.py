@@ -109,37 +109,42 @@ class MapExpanded:
 class BarrierReached:
     """Every member of the group has ended, or its time was up, and its policy was asked.
 
-    ``shortfall`` is None if the policy is met; ``goto`` are the nodes outside that members jump to.
+    ``shortfall`` is None if the policy is met; ``goto`` are the nodes outside that members jump to. ``counted`` is
+    False if no message of a chord brought it about, but a timer, say: a chord around the group will not hear of it.
     """
 
     group: str
     shortfall: str | None
     goto: tuple[str, ...] = ()
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRequested:
-    """The attempt waits for a person, at most ``timeout`` seconds before the run is parked."""
+    """The attempt waits for the answer to ``request``, at most ``timeout`` seconds before the run counts as waiting."""
 
     node: str
     attempt: int
+    request: str
     timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackAnswered:
-    """``attempt`` is the one that asked."""
+    """``attempt`` is the one as which the node waits: the next after the one that asked."""
 
     node: str
     attempt: int
+    request: str
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackExpired:
-    """Nobody answered in time."""
+    """Nobody answered in time. ``attempt`` as in :class:`FeedbackAnswered`."""
 
     node: str
     attempt: int
+    request: str
 
 
 @dataclass(frozen=True, slots=True)

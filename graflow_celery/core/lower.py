@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from graflow_celery.core.activation import RESERVED
 from graflow_celery.core.expr import Executable, ParallelGroup, SequentialTask
 from graflow_celery.core.graph import TaskGraph
 from graflow_celery.core.mapping import MappedTask
 from graflow_celery.core.plan import NodeSpec, Plan, TaskOptions
-from graflow_celery.core.policy import StrictGroupPolicy
+from graflow_celery.core.policy import FifoPolicy, SchedulingPolicy, StrictGroupPolicy
 from graflow_celery.errors import GraphCompilationError
 
 
 @dataclass
 class _Scopes:
-    """Which group each node is in, and what each group starts with and waits for."""
+    """Which group each node is in, what each group starts with and waits for, and what follows a node in its member."""
 
     group_of: dict[str, str] = field(default_factory=dict)
     entries: dict[str, list[str]] = field(default_factory=dict)
     exits: dict[str, list[str]] = field(default_factory=dict)
     exit_index: dict[str, int] = field(default_factory=dict)
     member_of: dict[str, int] = field(default_factory=dict)
-    chains: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    after: dict[str, str] = field(default_factory=dict)
 
 
-def lower(graph: TaskGraph, name: str, start_node: str | None = None) -> Plan:
+def lower(
+    graph: TaskGraph, name: str, start_node: str | None = None, scheduling: SchedulingPolicy | None = None
+) -> Plan:
     """The plan of everything that can be reached from the start.
 
     Args:
         graph: what the workflow's author wrote.
         name: the workflow's name.
         start_node: where to begin; needed only if no single node stands out.
+        scheduling: which of the nodes that are ready goes first; the one that got ready first by default.
 
     Raises:
         GraphCompilationError: the workflow cannot run as written; the message names the nodes. Its subclasses:
@@ -45,7 +49,7 @@ def lower(graph: TaskGraph, name: str, start_node: str | None = None) -> Plan:
     _check_ids(reachable)
     loops = _loops(graph, start)
     nodes = {node_id: _spec(graph, scopes, reachable, loops, node_id) for node_id in reachable}
-    return Plan(name=name, start=start, nodes=nodes)
+    return Plan(name=name, start=start, nodes=nodes, scheduling=scheduling or FifoPolicy())
 
 
 def _spec(
@@ -82,7 +86,8 @@ def _scopes(graph: TaskGraph) -> _Scopes:
         scopes.entries[group_id] = [member.leftmost.task_id for member in group.tasks]
         scopes.exits[group_id] = _exits(group)
         for index, member in enumerate(group.tasks):
-            scopes.chains[group_id, index] = [step.task_id for step in _steps(member)]
+            steps = [step.task_id for step in _steps(member)]
+            scopes.after.update(pairwise(steps))
             for step in _steps(member):
                 scopes.member_of.setdefault(step.task_id, index)
                 if step.task_id in seen:
@@ -118,18 +123,11 @@ def _check_edges(graph: TaskGraph, scopes: _Scopes) -> None:
                 f"'{source}' and '{target}' stand side by side in parallel group '{inside}', but an edge puts one "
                 f"after the other. Write them as one member: ({source} >> {target}) | ..."
             )
-        if inside is not None and target != _after(scopes, source):
+        if inside is not None and target != scopes.after.get(source):
             raise GraphCompilationError(
                 f"The edge '{source}' >> '{target}' makes a member of parallel group '{inside}' more than a chain. "
                 f"Inside of a group, loop with next_iteration() or next_task(..., goto=True)."
             )
-
-
-def _after(scopes: _Scopes, source: str) -> str:
-    """What follows a node in its member's chain; empty after the last."""
-    chain = scopes.chains[scopes.group_of[source], scopes.member_of[source]]
-    place = chain.index(source)
-    return chain[place + 1] if place + 1 < len(chain) else ""
 
 
 def _reachable(graph: TaskGraph, scopes: _Scopes, start: str) -> dict[str, None]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from graflow_celery.core.activation import item_of, split
-from graflow_celery.core.policy import GroupPolicy, StrictGroupPolicy
+from graflow_celery.core.policy import FifoPolicy, GroupPolicy, SchedulingPolicy, StrictGroupPolicy
 from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.errors import UnknownNodeError
 
@@ -105,6 +105,40 @@ class NodeSpec:
         return self.exit_index >= 0
 
 
+class _Passes:
+    """The nodes of one graph by number, and how many ends each waits for in a pass that was entered at one of them."""
+
+    def __init__(self, nodes: Mapping[str, NodeSpec]) -> None:
+        self._nodes = nodes
+        self._needs: dict[int, dict[str, int]] = {}
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._nodes)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        return {node: number for number, node in enumerate(self.ids)}
+
+    def needs(self, entry: int) -> dict[str, int]:
+        """Worked out once for each entry: it looks at everything that can be reached from there."""
+        if entry not in self._needs:
+            self._needs[entry] = self._count(self.ids[entry])
+        return self._needs[entry]
+
+    def _count(self, start: str) -> dict[str, int]:
+        needs: dict[str, int] = {}
+        seen = {start}
+        stack = [start]
+        while stack:
+            for successor in self._nodes[stack.pop()].successors:
+                needs[successor] = needs.get(successor, 0) + 1
+                if successor not in seen:
+                    seen.add(successor)
+                    stack.append(successor)
+        return needs
+
+
 @dataclass(frozen=True)
 class Plan:
     """A workflow as the Scheduler sees it: the nodes that can be reached from ``start``.
@@ -112,6 +146,8 @@ class Plan:
     Attributes:
         graph: the graph that holds the tasks which one attempt added; empty for the workflow as written.
         homes: the graphs that hold the nodes which were added while the run went on, by node.
+        scheduling: which of the nodes that are ready at the same time goes first.
+        passes: what was worked out about the passes of each graph; shared with the plans that extend this one.
     """
 
     name: str
@@ -119,6 +155,8 @@ class Plan:
     nodes: Mapping[str, NodeSpec]
     graph: str = ""
     homes: Mapping[str, str] = field(default_factory=dict)
+    scheduling: SchedulingPolicy = field(default_factory=FifoPolicy)
+    passes: dict[str, _Passes] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, key: str) -> NodeSpec:
         """The node of an id or an activation key; a member of a mapped task has the task's options and its own id."""
@@ -174,43 +212,23 @@ class Plan:
         return tuple(around)
 
     def number(self, node: str) -> int:
-        """The node's place in the plan, which names the passes that are entered there."""
-        return self._numbers[node]
+        """The node's place in its graph, which names the passes that are entered there."""
+        return self._passes_of(self.graph_of(node)).numbers[node]
 
     def needs(self, node: str, entry: int | None) -> int:
         """How many ends the node waits for in a pass that was entered at node number ``entry``."""
         if entry is None:
             return self[node].needs
-        if entry not in self._passes:
-            self._passes[entry] = self._needs_from(self._ids[entry])
-        return self._passes[entry].get(node, 0)
+        return self._passes_of(self.graph_of(node)).needs(entry).get(node, 0)
 
     def extended(self, graph: str, nodes: Mapping[str, NodeSpec]) -> Plan:
         """The plan with nodes that were added while the run went on, which ``graph`` holds."""
         maps = self.nodes.maps if isinstance(self.nodes, ChainMap) else [self.nodes]
         homes = {**self.homes, **dict.fromkeys(nodes, graph)}
-        return replace(self, nodes=ChainMap(dict(nodes), *maps), graph=graph, homes=homes)
+        passes = {**self.passes, "": self._passes_of(""), graph: _Passes(nodes)}
+        return replace(self, nodes=ChainMap(dict(nodes), *maps), graph=graph, homes=homes, passes=passes)
 
-    def _needs_from(self, start: str) -> dict[str, int]:
-        needs: dict[str, int] = {}
-        seen = {start}
-        stack = [start]
-        while stack:
-            for successor in self.nodes[stack.pop()].successors:
-                needs[successor] = needs.get(successor, 0) + 1
-                if successor not in seen:
-                    seen.add(successor)
-                    stack.append(successor)
-        return needs
-
-    @cached_property
-    def _ids(self) -> tuple[str, ...]:
-        return tuple(self.nodes)
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {node: number for number, node in enumerate(self._ids)}
-
-    @cached_property
-    def _passes(self) -> dict[int, dict[str, int]]:
-        return {}
+    def _passes_of(self, graph: str) -> _Passes:
+        if graph not in self.passes:
+            self.passes[graph] = _Passes(self.nodes)
+        return self.passes[graph]

@@ -13,6 +13,7 @@ completes one brings about, and the run store, which alone sees all arrivals in 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from graflow_celery.core.commands import (
     CloseBarrier,
@@ -50,7 +51,7 @@ from graflow_celery.core.events import (
 )
 from graflow_celery.core.place import Place, start_of
 from graflow_celery.core.plan import Plan
-from graflow_celery.core.policy import FifoPolicy, SchedulingPolicy
+from graflow_celery.core.policy import SchedulingPolicy
 from graflow_celery.core.state import Arrival, Draw, Emission, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunStateError
 
@@ -62,11 +63,15 @@ class Scheduler:
     """Answers events with transitions. Stateless: one instance serves every run.
 
     Args:
-        policy: which of the nodes that are ready at the same time goes first.
+        policy: which of the nodes that are ready at the same time goes first; what the plan says by default.
     """
 
     def __init__(self, policy: SchedulingPolicy | None = None) -> None:
-        self.policy: SchedulingPolicy = policy or FifoPolicy()
+        self._policy = policy
+
+    def rank(self, plan: Plan, node: str) -> Any:
+        """What nodes that are ready at the same time are sorted by, the smallest first."""
+        return (self._policy or plan.scheduling).rank(plan[node])
 
     def decide(self, plan: Plan, event: Event) -> Transition:
         """What follows from ``event``.
@@ -82,8 +87,8 @@ class Scheduler:
                 return Transition("run_started", emissions=(*entered, *expiry))
             case MapExpanded(group, items):
                 return self._expanded(Place.of(plan, group), items)
-            case BarrierReached(group, shortfall, goto):
-                return self._barrier(Place.of(plan, group), shortfall, goto)
+            case BarrierReached(group):
+                return self._barrier(Place.of(plan, group), event)
             case NodeSkipped(node):
                 place = Place.of(plan, node)
                 return self._ended(place, 0, NodeState.SKIPPED, acknowledges=(SkipNode(node, place.graph),))
@@ -124,16 +129,16 @@ class Scheduler:
                 return self._reentered(place, attempt, cycle)
             case NodeIterated(_, attempt):
                 return self._again(place, "node_iterated", attempt, reenters=place.spec.id)
-            case FeedbackRequested(_, attempt, timeout):
-                asked = ExpireFeedback(place.key, attempt + 1, place.graph)
+            case FeedbackRequested(_, attempt, request, timeout):
+                asked = ExpireFeedback(place.key, attempt + 1, request, place.graph)
                 return self._waiting(
                     place, "feedback_requested", attempt, () if timeout is None else (Emission(asked, delay=timeout),)
                 )
-            case FeedbackAnswered(_, attempt):
+            case FeedbackAnswered(_, attempt, request):
                 answered = self._again(place, "feedback_answered", attempt, resumes=True)
-                return replace(answered, acknowledges=(ExpireFeedback(place.key, attempt, place.graph),))
-            case FeedbackExpired(_, attempt):
-                expired = ExpireFeedback(place.key, attempt, place.graph)
+                return replace(answered, acknowledges=(ExpireFeedback(place.key, attempt, request, place.graph),))
+            case FeedbackExpired(_, attempt, request):
+                expired = ExpireFeedback(place.key, attempt, request, place.graph)
                 return Transition(
                     "feedback_expired",
                     place.key,
@@ -246,8 +251,8 @@ class Scheduler:
             acknowledges=(OpenGroup(place.key, place.graph),),
         )
 
-    def _barrier(self, place: Place, shortfall: str | None, goto: tuple[str, ...]) -> Transition:
-        spec = place.spec
+    def _barrier(self, place: Place, event: BarrierReached) -> Transition:
+        spec, shortfall, goto = place.spec, event.shortfall, event.goto
         if not spec.is_group:
             raise RunStateError(f"Node '{spec.id}' is a task: no barrier belongs to it.")
         state = NodeState.SUCCEEDED if shortfall is None else NodeState.FAILED
@@ -256,7 +261,9 @@ class Scheduler:
             answered.append(ExpireGroup(place.key, place.graph))
         reason = shortfall or ""
         if spec.owner is None:
-            return self._ended(place, 0, state, reason=reason, goto=goto, acknowledges=tuple(answered))
+            return self._ended(
+                place, 0, state, reason=reason, goto=goto, counted=event.counted, acknowledges=tuple(answered)
+            )
         owner = spec.owner
         finish = FinishNode(owner.node, owner.attempt, place.key, shortfall, goto, owner.leaves, owner.graph)
         return Transition(
@@ -290,6 +297,8 @@ class Scheduler:
         fatal = state is NodeState.FAILED and place.is_fatal
         near = tuple(target for target in goto if place.plan[target].group == spec.group)
         far = tuple(target for target in goto if target not in near)
+        if spec.group is not None and near:  # a member is a chain: what comes later in it follows from the earliest
+            near = (min(near, key=place.plan.number),)
         leaves = leaves or bool(goto)
         arrivals = [self._jump(place.jump(target)) for target in near]
         mirror = place.mirror

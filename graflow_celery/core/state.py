@@ -51,10 +51,12 @@ class NodeState(StrEnum):
 
 FINAL_STATES = frozenset({NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED})
 
-#: Which state may follow which. A node without a record may take any of them.
+#: Which state may follow which. A node without a record becomes any of them but ``waiting`` and ``succeeded``.
 ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
-    NodeState.QUEUED: frozenset({NodeState.RUNNING, NodeState.QUEUED, *FINAL_STATES}),
-    NodeState.RUNNING: frozenset({NodeState.RUNNING, NodeState.QUEUED, NodeState.WAITING, *FINAL_STATES}),
+    NodeState.QUEUED: frozenset({NodeState.RUNNING, NodeState.QUEUED, NodeState.FAILED}),
+    NodeState.RUNNING: frozenset(
+        {NodeState.RUNNING, NodeState.QUEUED, NodeState.WAITING, NodeState.SUCCEEDED, NodeState.FAILED}
+    ),
     NodeState.WAITING: frozenset({NodeState.QUEUED, NodeState.SUCCEEDED, NodeState.FAILED}),
     NodeState.SUCCEEDED: frozenset(),
     NodeState.FAILED: frozenset(),
@@ -143,7 +145,7 @@ class Transition:
         retries: the failure is followed by another attempt.
         mirror: the activation under which the barrier around it looks for its outcome, if that is another one.
         consumes: what the run no longer waits for.
-        declares, arrivals, emissions, draw: what is counted, and which commands are queued.
+        declares, arrivals, emissions, draw: what is counted, and which commands are queued. What was declared stays.
         jumps: a group at whose barrier jumps out of it take place, and where they lead.
         acknowledges: queued commands that this event answers; they leave the outbox.
         counted: a chord's part: Celery may count the message that brought this about.
@@ -228,15 +230,17 @@ class RunState:
     last_node: str | None = None
     failed_node: str | None = None
 
-    def begin(self, node: str, attempt: int, redelivered: bool = False, scopes: tuple[str, ...] = ()) -> Leave | None:
-        """Marks an attempt as running.
+    def begin(
+        self, node: str, attempt: int, redelivered: bool = False, scopes: tuple[str, ...] = (), graph: str = ""
+    ) -> Leave | None:
+        """Marks an attempt as running. ``graph``: the one that the node belongs to, if it was added.
 
         None if it is not the current one, has ended, or a group around it or the run has; also if it runs already,
         unless its message was redelivered, which the broker does when the process that held it has died.
         """
         if self.status.is_terminal or not self._is_current(node, attempt, scopes):
             return None
-        record = self.nodes.get(node) or NodeRecord(NodeState.QUEUED, attempt)
+        record = self.nodes.get(node) or NodeRecord(NodeState.QUEUED, attempt, graph=graph)
         runs_already = record.state is NodeState.RUNNING
         if record.state is NodeState.WAITING or (runs_already and not redelivered):
             return None
@@ -260,7 +264,8 @@ class RunState:
         if transition.jumps is not None:
             group, targets = transition.jumps
             self.jumps[group] = self.jumps.get(group, ()) + targets
-        self.counts.update(transition.declares)
+        for key, count in transition.declares:
+            self.counts.setdefault(key, count)
         emissions = [*transition.emissions, *self._count(transition.arrivals), *self._drawn(transition.draw)]
         for emission in emissions:
             self._queue(emission)
@@ -274,6 +279,7 @@ class RunState:
             self._count_waiting(node, transition.pauses)
         if self.outstanding == 0:
             self._end(RunStatus.SUCCEEDED, "")
+            return Applied((), self.status, counted, ended=self.ended)
         return Applied(tuple(emissions), self.status, counted, ended=self.ended)
 
     def _is_current(self, node: str, attempt: int, scopes: tuple[str, ...]) -> bool:
@@ -333,10 +339,12 @@ class RunState:
             self.nodes[command.node] = replace(record, state=NodeState.QUEUED, attempt=command.attempt, cycle=cycle)
 
     def _cycle(self, emission: Emission) -> int:
+        """How often the node ran before. One that is reached for the first time in a later pass did not."""
         if not emission.reenters:
             return 0
-        key = f"cycle:{emission.reenters}"
-        self.counts[key] = self.counts.get(key, 0) + 1
+        key, first = f"cycle:{emission.reenters}", self.nodes.get(emission.reenters)
+        ran = first is not None and first.state is not NodeState.SKIPPED
+        self.counts[key] = self.counts[key] + 1 if key in self.counts else int(ran)
         return self.counts[key]
 
     def _count_waiting(self, node: str, pauses: bool) -> None:

@@ -18,6 +18,19 @@ from graflow_celery.errors import ConfigError, GraphCompilationError
 
 Function = Callable[..., Any]
 
+#: What each option of a task has to be, where it is given.
+_OPTIONS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("queue", "the name of a queue", lambda value: isinstance(value, str) and value != ""),
+    ("priority", "a whole number from 0 to 255", lambda value: isinstance(value, int) and 0 <= value <= 255),
+    ("time_limit", "a number of seconds over 0", lambda value: isinstance(value, int | float) and value > 0),
+    ("soft_time_limit", "a number of seconds over 0", lambda value: isinstance(value, int | float) and value > 0),
+    ("max_retries", "a whole number, 0 or more", lambda value: isinstance(value, int) and value >= 0),
+    ("retry", "a RetryPolicy", lambda value: isinstance(value, RetryPolicy)),
+    ("max_cycles", "a whole number, 1 or more", lambda value: isinstance(value, int) and value >= 1),
+    ("on_worker_loss", "'retry' or 'fail'", lambda value: value in ("retry", "fail")),
+    ("max_losses", "a whole number, 1 or more", lambda value: isinstance(value, int) and value >= 1),
+)
+
 
 class Task(Executable):
     """A task without a function: a named point that other tasks are wired to."""
@@ -211,6 +224,9 @@ def task(
         queue, priority, time_limit, soft_time_limit: what they mean in Celery; the limits are seconds.
         on_worker_loss: what to do when the worker dies: ``"retry"`` elsewhere or ``"fail"``.
         max_losses: how many workers the task may lose before it is given up; the setting's value by default.
+
+    Raises:
+        ConfigError: an option has a value that it cannot have.
     """
     if handler not in (None, "direct"):
         raise ConfigError(f"@task(handler={handler!r}): only 'direct' exists here; Docker and other handlers do not.")
@@ -225,6 +241,7 @@ def task(
         on_worker_loss=on_worker_loss,
         max_losses=max_losses,
     )
+    _check_options(options)
 
     def wrap(func: Function) -> TaskWrapper:
         if not callable(func):
@@ -242,3 +259,11 @@ def task(
         )
 
     return wrap(id_or_func) if callable(id_or_func) else wrap
+
+
+def _check_options(options: TaskOptions) -> None:
+    for name, wanted, fits in _OPTIONS:
+        value = getattr(options, name)
+        if value is not None and not fits(value):
+            shown = "retry_policy" if name == "retry" else name
+            raise ConfigError(f"@task({shown}={value!r}): it has to be {wanted}.")

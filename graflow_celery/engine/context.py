@@ -22,8 +22,6 @@ class Checkpoints(Protocol):
 
     def take(self, metadata: Mapping[str, Any], path: str | None = None) -> tuple[str, Any]: ...
 
-    def after_commit(self, ended: int) -> None: ...
-
 
 class ExecutionContext:
     """A run's parts in one place: its plan, results, channel and managers. A thin container; it does no I/O by itself.
@@ -86,7 +84,7 @@ class ExecutionContext:
 
     def feedback(self, request_id: str) -> FeedbackRecord | None:
         """What was asked under an id, with the answer if there is one."""
-        return next((found for found in self._store.feedback(self.run) if found.id == request_id), None)
+        return next(iter(self._store.feedback(self.run, [request_id])), None)
 
     @property
     def llm_client(self) -> Any:

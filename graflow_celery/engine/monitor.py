@@ -70,13 +70,12 @@ class Monitor:
             return 0
         done = 0
         for run, commands in self._due.due(BATCH):
+            logger.info("run %s: carrying out %d commands whose time has come", run.id, len(commands))
             try:
-                plan = self._plan(run)
+                self._engine.carry_out(run, self._plan(run), commands)
             except (BlobMissingError, BlobRejectedError) as error:
                 self._engine.end(run, RunAborted(str(error)))
                 continue
-            logger.info("run %s: carrying out %d commands whose time has come", run.id, len(commands))
-            self._engine.carry_out(run, plan, commands)
             done += len(commands)
         return done
 

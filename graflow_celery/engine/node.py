@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.scheduler import lost_reason
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
+from graflow_celery.engine.awaiting import Steps, advance, settled
 from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.feedback import Parked
 from graflow_celery.engine.groups import group_result
@@ -30,6 +31,7 @@ from graflow_celery.engine.navigator import GraphNavigator
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.task_context import TaskExecutionContext
 from graflow_celery.errors import (
+    AsyncGeneratorError,
     BlobMissingError,
     BlobRejectedError,
     CodeNotFoundError,
@@ -39,6 +41,7 @@ from graflow_celery.errors import (
     LLMNotRegisteredError,
     ParameterError,
     SerializationError,
+    TaskCancelledError,
     WorkerLostError,
 )
 from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner, Outcome, Random
@@ -50,8 +53,10 @@ _UNRETRYABLE = (
     CycleLimitExceededError,
     GraphCompilationError,
     LLMNotRegisteredError,
+    AsyncGeneratorError,
+    TaskCancelledError,
 )
-_NODE_ERRORS = (*_UNRETRYABLE[:-1], BlobMissingError, BlobRejectedError)
+_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError, BlobRejectedError)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -133,8 +138,17 @@ class Host:
 
 
 def run_attempt(engine: Engine, attempt: Attempt, host: Host) -> Applied:
-    """Runs an attempt and delivers what came of it; the answer is stale if it counts for nothing."""
-    return _AttemptRun(engine, attempt, host).run()
+    """Runs an attempt in this thread and delivers what came of it; the answer is stale if it counts for nothing."""
+    steps = attempt_steps(engine, attempt, host)
+    step = advance(steps)
+    while isinstance(step, Coroutine):
+        step = advance(steps, *host.run_coroutine(step))
+    return step
+
+
+def attempt_steps(engine: Engine, attempt: Attempt, host: Host) -> Steps:
+    """What :func:`run_attempt` does, paused where a coroutine is to be run: see `awaiting`."""
+    return _AttemptRun(engine, attempt, host).steps()
 
 
 class _AttemptRun:
@@ -146,7 +160,7 @@ class _AttemptRun:
         self.place = Place.of(attempt.plan, attempt.node)
         self.retries = 0
 
-    def run(self) -> Applied:
+    def steps(self) -> Steps:
         attempt = self.attempt
         try:
             code = self.host.load()
@@ -164,18 +178,16 @@ class _AttemptRun:
         navigator = GraphNavigator(attempt.plan, attempt.node, attempt.number, begun.leave.cycle)
         task = TaskExecutionContext(self.host.context, navigator, begun.leave.retries, self.host.clock)
         try:
-            value = self.call(code, task, arguments)
+            value = yield from settled(self.call(code, task, arguments), self.place.spec.id)
         except Parked as parked:
-            asked = FeedbackRequested(attempt.node, attempt.number, parked.timeout)
+            asked = FeedbackRequested(attempt.node, attempt.number, parked.record.id, parked.timeout)
             return self.deliver(asked, replace(self.outcome(), feedback=parked.record))
         except Exception as error:  # noqa: BLE001 - boundary: user code may raise anything
             return self.failed(error)
         try:
-            applied = self.ended(navigator, value)
+            return self.ended(navigator, value, task)
         except _NODE_ERRORS as error:
             return self.failed(error)
-        task.after_commit(applied)
-        return applied
 
     def refused(self, begun: Begun) -> Applied | None:
         """What speaks against running it all the same: too many lost processes, cycles or steps."""
@@ -204,10 +216,9 @@ class _AttemptRun:
             llm[code.client] = task.llm_client
         if code.agent is not None and code.agent_name is not None:
             llm[code.agent] = task.get_llm_agent(code.agent_name)
-        value = code.func(*injected, **{**arguments, **llm})
-        return self.host.run_coroutine(value) if inspect.iscoroutine(value) else value
+        return code.func(*injected, **{**arguments, **llm})
 
-    def ended(self, navigator: GraphNavigator, value: Any) -> Applied:
+    def ended(self, navigator: GraphNavigator, value: Any, task: TaskExecutionContext) -> Applied:
         """The code came to its end. Raises SerializationError: what it brought cannot be stored."""
         attempt, plan = self.attempt, self.attempt.plan
         added: str | None = None
@@ -218,7 +229,7 @@ class _AttemptRun:
         outcome = self.outcome(value=value, input=navigator.iteration)
         if navigator.cancelled is not None:
             outcome = self.outcome(error=GraflowWorkflowCanceledError(navigator.cancelled, self.place.spec.id))
-        return self.engine.deliver(attempt.run, plan, navigator.event(added), outcome)
+        return self.engine.deliver(attempt.run, plan, navigator.event(added), outcome, task.after_commit)
 
     def failed(self, error: Exception) -> Applied:
         attempt = self.attempt

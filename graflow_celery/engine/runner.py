@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from graflow_celery.core.activation import node_of
@@ -32,9 +32,15 @@ from graflow_celery.core.place import Place
 from graflow_celery.core.plan import NodeSpec, Plan
 from graflow_celery.core.policy import MemberOutcome
 from graflow_celery.core.scheduler import RunEnd, Scheduler
-from graflow_celery.core.state import Applied
+from graflow_celery.core.state import Applied, Transition
 from graflow_celery.engine.groups import judged, member_keys, take_items
-from graflow_celery.errors import ParallelGroupError, SerializationError, UnavailableError
+from graflow_celery.errors import (
+    BlobMissingError,
+    BlobRejectedError,
+    ParallelGroupError,
+    SerializationError,
+    UnavailableError,
+)
 from graflow_celery.ports import Executor, Graphs, NodeOutcome, Outcome, RunRef, RunStore
 
 logger = logging.getLogger(__name__)
@@ -51,16 +57,33 @@ class Engine:
         self.executor = executor
         self.graphs = graphs
         self.scheduler = scheduler or Scheduler()
+        #: Called after each commit of an event; must not raise.
+        self.committed: Callable[[RunRef, Plan, Transition, Applied], None] = _nothing
 
-    def deliver(self, run: RunRef, plan: Plan, event: Event, outcome: Outcome | None = None) -> Applied:
+    def deliver(
+        self,
+        run: RunRef,
+        plan: Plan,
+        event: Event,
+        outcome: Outcome | None = None,
+        before_following: Callable[[Applied], None] | None = None,
+    ) -> Applied:
         """One event: decide, commit, and carry out what follows from it. Returns what the commit of it answered.
 
         What is committed counts. If its commands cannot be sent, they stay in the outbox, and the monitor sends them.
 
+        Args:
+            before_following: called after the commit and before anything follows: a checkpoint that is taken there
+                knows nothing yet of what the next nodes come to. It must not raise, and so with ``committed``.
+
         Raises:
             SerializationError: the outcome cannot be stored; nothing was changed.
         """
-        applied = self.store.commit(run, self.scheduler.decide(plan, event), outcome)
+        transition = self.scheduler.decide(plan, event)
+        applied = self.store.commit(run, transition, outcome)
+        if before_following is not None:
+            before_following(applied)
+        self.committed(run, plan, transition, applied)
         self.follow(run, plan, applied)
         return applied
 
@@ -93,6 +116,8 @@ class Engine:
             if followed is None:
                 outgoing.setdefault(graph_of(command), []).append(command)
                 continue
+            if followed.stale:  # what it would lead to has happened, or cannot any more
+                self.store.acknowledge(run, [command])
             pending.extend(self._due(followed))
             for emission in followed.emissions:
                 if emission.delay:
@@ -114,14 +139,16 @@ class Engine:
                 return self._close(run, plan, group, expired=True)
             case ExpireRun(seconds):
                 return self.end(run, RunExpired(seconds))
-            case ExpireFeedback(node, attempt):
-                return self._expire(run, plan, FeedbackExpired(node, attempt))
+            case ExpireFeedback(node, attempt, request):
+                return self._expire(run, plan, FeedbackExpired(node, attempt, request))
             case _:
                 return None
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> Applied:
         """Asks a group's policy about the committed outcomes and delivers its verdict. Repeating it is harmless."""
         applied = self._close(run, plan, group)
+        if applied.stale:  # a group around it was closed first, say: nobody is to ask again
+            self.store.acknowledge(run, [CloseBarrier(group, Place.of(plan, group).graph)])
         self.follow(run, plan, applied)
         return applied
 
@@ -131,9 +158,10 @@ class Engine:
         outcomes = judged(found, place.spec.timeout if expired else None)
         shortfall = place.spec.policy.judge(outcomes)
         if shortfall is None:
-            return self._commit(run, plan, BarrierReached(group, None, self.store.jumps(run, group)))
+            goto = self.store.jumps(run, group)
+            return self._commit(run, plan, BarrierReached(group, None, goto, counted=not expired))
         error = _error(place.spec, shortfall, outcomes)
-        return self._commit(run, plan, BarrierReached(group, shortfall), Outcome(error=error))
+        return self._commit(run, plan, BarrierReached(group, shortfall, counted=not expired), Outcome(error=error))
 
     def _members(self, run: RunRef, place: Place) -> Mapping[str, NodeOutcome]:
         """The outcome of each member, by its id."""
@@ -148,8 +176,8 @@ class Engine:
             for start in range(0, len(items), SLICE):
                 self.store.put_inputs(run, dict(list(items.items())[start : start + SLICE]))
             self.store.put_inputs(run, {place.key: len(items), place.spec.id: len(items)})
-        except (TypeError, LookupError, SerializationError) as error:
-            failure = BarrierReached(group, f"its items cannot be taken: {error}")
+        except (TypeError, LookupError, SerializationError, BlobMissingError, BlobRejectedError) as error:
+            failure = BarrierReached(group, f"its items cannot be taken: {error}", counted=False)
             return self._commit(run, plan, failure, Outcome(error=_error(place.spec, failure.shortfall or "", [])))
         return self._commit(run, plan, MapExpanded(group, len(items)))
 
@@ -160,12 +188,14 @@ class Engine:
 
     def _expire(self, run: RunRef, plan: Plan, event: FeedbackExpired) -> Applied:
         """Nobody answered in time: from now on the run is ``waiting``. What is to be done then, is done here."""
-        asked = [found for found in self.store.feedback(run) if (found.node, found.attempt) == (event.node, event.attempt)]
-        outcome = Outcome(feedback=replace(asked[0], expired=True)) if asked else None
-        return self._commit(run, plan, event, outcome)
+        [asked] = self.store.feedback(run, [event.request])
+        return self._commit(run, plan, event, Outcome(feedback=replace(asked, expired=True)))
 
     def _commit(self, run: RunRef, plan: Plan, event: Event, outcome: Outcome | None = None) -> Applied:
-        return self.store.commit(run, self.scheduler.decide(plan, event), outcome)
+        transition = self.scheduler.decide(plan, event)
+        applied = self.store.commit(run, transition, outcome)
+        self.committed(run, plan, transition, applied)
+        return applied
 
     def _plan(self, run: RunRef, plan: Plan, command: Command) -> Plan:
         graph = graph_of(command)
@@ -173,8 +203,7 @@ class Engine:
 
     def _ranked(self, plan: Plan, commands: list[Command]) -> list[Command]:
         """Nodes that are ready at the same time, in the order of the scheduling policy."""
-        policy = self.scheduler.policy
-        return sorted(commands, key=lambda command: policy.rank(plan[_node(command)]))
+        return sorted(commands, key=lambda command: self.scheduler.rank(plan, _node(command)))
 
     def _due(self, applied: Applied) -> list[Command]:
         return [
@@ -183,6 +212,10 @@ class Engine:
             if not emission.delay
             and not (emission.expected and self.executor.fires_barriers and isinstance(emission.command, CloseBarrier))
         ]
+
+
+def _nothing(run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:
+    return None
 
 
 def _node(command: Command) -> str:

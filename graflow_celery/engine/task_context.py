@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -9,28 +11,44 @@ from graflow_celery.core.state import Applied
 from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.feedback import (
     DEFAULT_TIMEOUT,
+    FeedbackHandler,
     FeedbackRequest,
     FeedbackResponse,
     FeedbackType,
     Parked,
     feedback_id,
+    kept,
+    record_of,
+    tell,
+    when,
 )
 from graflow_celery.engine.navigator import GraphNavigator
 from graflow_celery.engine.typed_channel import TypedChannel
-from graflow_celery.ports import Channel, Clock, FeedbackRecord
+from graflow_celery.errors import GraflowError
+from graflow_celery.ports import Channel, Clock
 
 Message = TypeVar("Message")
+
+logger = logging.getLogger(__name__)
 
 
 class TaskExecutionContext:
     """What ``@task(inject_context=True)`` passes as the first argument."""
 
-    def __init__(self, context: ExecutionContext, navigator: GraphNavigator, retry_count: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        context: ExecutionContext,
+        navigator: GraphNavigator,
+        retry_count: int,
+        clock: Clock,
+        wall: Clock = time.time,
+    ) -> None:
         self.execution_context = context
         self.navigator = navigator
         self.retry_count = retry_count
         self.local_data: dict[str, Any] = {}
         self._clock = clock
+        self._wall = wall
         self._began = clock()
         self._asked = 0
         self._checkpoint: tuple[Mapping[str, Any], str | None] | None = None
@@ -136,14 +154,13 @@ class TaskExecutionContext:
         return None
 
     def after_commit(self, applied: Applied) -> None:
-        """For the engine: the outcome of this attempt was committed."""
-        context = self.execution_context
-        if applied.stale or context.checkpoints is None:
+        """For the engine: the outcome of this attempt was committed. It counts, whatever becomes of the checkpoint."""
+        if applied.stale or self._checkpoint is None:
             return
-        if self._checkpoint is not None:
-            context.checkpoint(*self._checkpoint)
-        else:
-            context.checkpoints.after_commit(applied.ended)
+        try:
+            self.execution_context.checkpoint(*self._checkpoint)
+        except (GraflowError, OSError) as error:
+            logger.warning("run %s: no checkpoint after task '%s': %s", self.session_id, self.task_id, error)
 
     def request_feedback(
         self,
@@ -154,6 +171,7 @@ class TaskExecutionContext:
         timeout: float | None = DEFAULT_TIMEOUT,
         channel_key: str | None = None,
         write_to_channel: bool = False,
+        handler: FeedbackHandler | None = None,
     ) -> FeedbackResponse:
         """Asks a person. The task's code is left here, and runs again from its beginning when there is an answer.
 
@@ -161,17 +179,21 @@ class TaskExecutionContext:
             feedback_type: what kind of answer: ``"approval"``, ``"text"``, ``"selection"``, ``"multi_selection"``,
                 ``"custom"``.
             timeout: seconds after which the run's status is ``waiting``; an answer still lets it go on.
-            channel_key, write_to_channel: put the answer into the channel as well.
+            channel_key, write_to_channel: put the answer into the channel as well, before the task runs again.
+            handler: is told here, where the task runs, that it asks.
+
+        Raises:
+            ValueError: there is no such type.
+            FeedbackAnswerError: the task asked something else before, and that was answered.
+            SerializationError: JSON cannot hold the request.
         """
         kind = feedback_type if isinstance(feedback_type, FeedbackType) else FeedbackType(feedback_type)
         self._asked += 1
         navigator = self.navigator
         asked = feedback_id(self.session_id, navigator.node, navigator.cycle, self._asked)
         found = self.execution_context.feedback(asked)
-        if found is not None and found.response is not None:
-            response = FeedbackResponse.from_dict(found.response)
-            if write_to_channel and channel_key:
-                self.get_channel().set(channel_key, response.value)
+        response = None if found is None else kept(found, kind)
+        if response is not None:
             return response
         request = FeedbackRequest(
             asked,
@@ -184,9 +206,13 @@ class TaskExecutionContext:
             timeout,
             channel_key,
             write_to_channel,
+            when(self._wall()),
         )
         # The attempt that asks is over: it is the next one's number that an answer has to name.
-        raise Parked(FeedbackRecord(asked, navigator.node, self.attempt + 1, request.to_dict()), timeout)
+        record = record_of(request, navigator.node, self.attempt + 1, navigator.place.graph)
+        if handler is not None and found is None:
+            tell(handler, record, "feedback_requested")
+        raise Parked(record, timeout)
 
     def request_approval(self, prompt: str, **options: Any) -> bool:
         """True if a person agreed. ``options``: those of :meth:`request_feedback`."""

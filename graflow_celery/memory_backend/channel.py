@@ -53,10 +53,11 @@ class MemoryChannel:
         with self._live() as values:
             return list(values)
 
-    def values(self) -> dict[str, Any]:
-        """Everything that is there at this moment."""
+    def values(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Everything that is there at this moment, and the seconds that keys have left which were given a ttl."""
         with self._live() as values:
-            return dict(values)
+            now = self._clock()
+            return dict(values), {key: deadline - now for key, deadline in self._deadlines.items()}
 
     def clear(self) -> None:
         with self._live() as values:

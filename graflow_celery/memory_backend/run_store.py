@@ -44,6 +44,7 @@ class MemoryRunStore:
         self.state = state or RunState()
         self.ended = threading.Event()
         self._end_calls: list[Callable[[], None]] = []
+        self.tell_feedback: Callable[[str, FeedbackRecord], None] = _nothing
         self.errors: dict[str, BaseException] = {}
         self.events: list[EventRecord] = []
         self._results: dict[str, Any] = {}
@@ -56,7 +57,8 @@ class MemoryRunStore:
 
     def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         with self._lock:
-            leave = self.state.begin(attempt.node, attempt.number, attempt.redelivered, tuple(scopes))
+            graph = attempt.plan.graph_of(node_of(attempt.node))
+            leave = self.state.begin(attempt.node, attempt.number, attempt.redelivered, tuple(scopes), graph)
             if leave is None or leave.max_steps is not None:
                 return None if leave is None else Begun(leave=leave)
             self._record(event="node_started", node=attempt.node, attempt=attempt.number, worker=attempt.worker)
@@ -74,9 +76,12 @@ class MemoryRunStore:
                 self._record(event=f"run_{applied.status}", reason=self.state.reason)
             elif transition.pauses:
                 self._record(event="run_waiting")
-            over = applied.status.is_terminal or transition.pauses
-        if over:
+            if transition.resumes:
+                self.ended.clear()
+        if applied.status.is_terminal:
             self.tell_end()
+        if outcome is not None and outcome.feedback is not None:
+            self.tell_feedback(transition.event, outcome.feedback)
         return applied
 
     def outcomes(self, run: RunRef, nodes: Sequence[str]) -> list[NodeOutcome]:
@@ -108,9 +113,10 @@ class MemoryRunStore:
     def input(self, run: RunRef, node: str) -> Any:
         return self._inputs.get(node, NOTHING)
 
-    def feedback(self, run: RunRef) -> list[FeedbackRecord]:
+    def feedback(self, run: RunRef, ids: Sequence[str] | None = None) -> list[FeedbackRecord]:
         with self._lock:
-            return list(self._feedback.values())
+            names = self._feedback if ids is None else [name for name in ids if name in self._feedback]
+            return [self._feedback[name] for name in names]
 
     def acknowledge(self, run: RunRef, commands: Iterable[Command]) -> None:
         with self._lock:
@@ -120,7 +126,7 @@ class MemoryRunStore:
     def snapshot(self, run: RunRef) -> Snapshot:
         """The run as it is at this moment."""
         with self._lock:
-            values = self._channel.values()
+            values, ttls = self._channel.values()
             return Snapshot(
                 self.state.copy(),
                 dict(self._results),
@@ -128,6 +134,7 @@ class MemoryRunStore:
                 values,
                 dict(self._inputs),
                 list(self._feedback.values()),
+                ttls,
             )
 
     def restore(self, run: RunRef, snapshot: Snapshot) -> None:
@@ -139,8 +146,13 @@ class MemoryRunStore:
             self._inputs = dict(snapshot.inputs)
             self._feedback = {record.id: record for record in snapshot.feedback}
 
+    def note(self, event: str, **fields: Any) -> None:
+        """Adds to the run's events what is no transition."""
+        with self._lock:
+            self._record(event=event, **fields)
+
     def when_ended(self, call: Callable[[], None]) -> None:
-        """Has ``call`` called, from any thread, when the run has ended or waits for a person; at once if it does."""
+        """Has ``call`` called, from any thread, when the end is told; at once if it was."""
         with self._lock:
             if not self.ended.is_set():
                 self._end_calls.append(call)
@@ -148,6 +160,7 @@ class MemoryRunStore:
         call()
 
     def tell_end(self) -> None:
+        """The run has ended; or it rests: all that is open waits for a person, who is late."""
         with self._lock:
             self.ended.set()
             calls, self._end_calls = self._end_calls, []
@@ -173,6 +186,8 @@ class MemoryRunStore:
             fields["reason"] = transition.reason
         if outcome is not None and transition.node is not None:
             fields |= {"worker": outcome.worker, "duration": outcome.duration}
+            if outcome.feedback is not None:
+                fields["request"] = outcome.feedback.id
             self._keep_outcome(transition.node, transition, outcome)
         self._record(**fields)
 
@@ -200,3 +215,7 @@ class MemoryRunStore:
         self.events.append(record)
         if self._observer is not None:
             self._observer(record)
+
+
+def _nothing(event: str, record: FeedbackRecord) -> None:
+    return None

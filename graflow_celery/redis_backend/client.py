@@ -61,7 +61,7 @@ def reported(url: str) -> Iterator[None]:
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise StoreUnavailableError(mask_url(url), _short(error)) from None
+        raise StoreUnavailableError(mask_url(url), short(error)) from None
 
 
 def check(url: str) -> None:
@@ -76,5 +76,6 @@ def check(url: str) -> None:
             probe.close()
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """The first line of an error, for the middle of a sentence."""
     return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

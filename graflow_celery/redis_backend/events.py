@@ -12,6 +12,8 @@ BATCH = 1000
 #: Fields that are whole numbers; a duration is in milliseconds.
 _NUMBERS = frozenset({"attempt", "count", "duration"})
 
+Entries = list[tuple[str, EventRecord]]
+
 
 class EventReader:
     """Reads forward through the events of one run."""
@@ -24,11 +26,10 @@ class EventReader:
     def read(self, block: float | None) -> list[EventRecord]:
         """The next events, at most a thousand. Waits up to ``block`` seconds for the first; None does not wait."""
         wait = None if block is None else max(1, int(block * 1000))
-        reply = self._client.xread({self._key: self._last}, count=BATCH, block=wait)
-        entries = _entries(reply)
+        entries = parse(self._client.xread({self._key: self._last}, count=BATCH, block=wait)).get(self._key, [])
         if entries:
-            self._last = entries[-1][0].decode()
-        return [_record(entry_id.decode(), fields) for entry_id, fields in entries]
+            self._last = entries[-1][0]
+        return [record for _, record in entries]
 
     def history(self) -> Iterator[EventRecord]:
         """Every event so far from where the reader stands."""
@@ -36,14 +37,23 @@ class EventReader:
             yield from records
 
 
-def _entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """XREAD's entries for the only stream asked for, in RESP2's form or RESP3's."""
+def parse(reply: Any) -> dict[str, Entries]:
+    """What XREAD answered, by stream: each entry's id and record. In RESP2's form or RESP3's."""
     if not reply:
-        return []
-    streams = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
-    if streams and isinstance(streams[0], list) and not isinstance(streams[0][0], bytes):
-        streams = streams[0]
-    return list(streams)
+        return {}
+    streams = reply.items() if isinstance(reply, dict) else reply
+    return {key.decode(): [_entry(*entry) for entry in _flat(entries)] for key, entries in streams}
+
+
+def _flat(entries: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """The entries of a stream, which the client wraps in one more list where it speaks RESP3."""
+    nested = entries and isinstance(entries[0], list) and not isinstance(entries[0][0], bytes)
+    return list(entries[0] if nested else entries)
+
+
+def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> tuple[str, EventRecord]:
+    name = entry_id.decode()
+    return name, _record(name, fields)
 
 
 def _record(entry_id: str, fields: dict[bytes, bytes]) -> EventRecord:

@@ -7,8 +7,8 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:meta                | hash   | run_ttl after the last event; result_ttl after the end. So do the next    |
 | P:{run}:nodes               | hash   | activation -> "state|attempt|worker|started ms|duration ms|losses|        |
 |                             |        | retries|cycle|graph"                                                      |
-| P:{run}:joins               | hash   | "key" -> arrived, "key\\0" -> live arrivals, "n:key" -> a count,          |
-|                             |        | "jump:group" -> JSON, "cycle:node" -> how often; deleted at the end       |
+| P:{run}:joins               | hash   | "key" -> arrived, "key\\0" -> live arrivals, "\\0n:name" -> a count,      |
+|                             |        | "\\0jump:group" -> where to, as JSON; deleted at the end                  |
 | P:{run}:outbox              | zset   | command -> ms at which it is due; deleted at the end                      |
 | P:{run}:events              | stream | trimmed to some 100,000                                                   |
 | P:{run}:results             | hash   | node -> value                                                             |
@@ -20,8 +20,11 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:channel:free:KEY    | list   | a lock's lease: has an element when it was freed, for who waits           |
 | P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
 | P:blob:DIGEST               | string | run_ttl, renewed whenever a submit or a result refers to it               |
+| P:{run}:checkpoints         | list   | paths of the run's checkpoints, the oldest first                          |
+| P:checkpoint:NAME           | string | run_ttl after it was taken                                                |
 | P:worker:NAME               | string | heartbeat_timeout: the worker's lease                                     |
 | P:monitor                   | string | the monitor's lease                                                       |
+| P:wake:HUB                  | stream | a minute; wakes a client's blocked read when it is to read more streams   |
 | P:workers, P:runs, P:active | zset   | permanent; entries are dropped when they are outdated                     |
 """
 
@@ -45,6 +48,7 @@ class RunKeys:
     end: str
     inputs: str
     feedback: str
+    checkpoints: str
 
     def all(self) -> tuple[str, ...]:
         return (
@@ -59,6 +63,7 @@ class RunKeys:
             self.end,
             self.inputs,
             self.feedback,
+            self.checkpoints,
         )
 
 
@@ -87,14 +92,21 @@ class Keys:
             "end",
             "inputs",
             "feedback",
+            "checkpoints",
         )
         return RunKeys(*(f"{base}:{name}" for name in names))
 
     def blob(self, digest: str) -> str:
         return f"{self.prefix}:blob:{digest}"
 
+    def checkpoint(self, name: str) -> str:
+        return f"{self.prefix}:checkpoint:{name}"
+
     def worker(self, name: str) -> str:
         return f"{self.prefix}:worker:{name}"
+
+    def wake(self, hub: str) -> str:
+        return f"{self.prefix}:wake:{hub}"
 
     @property
     def monitor(self) -> str:

@@ -79,6 +79,7 @@ class RedisRunStore:
                 attempt.worker,
                 int(attempt.redelivered),
                 self._lifetimes.run_ttl,
+                attempt.plan.graph_of(node_of(attempt.node)),
                 len(scopes),
                 *scopes,
                 *names,
@@ -174,7 +175,7 @@ class RedisRunStore:
         return found
 
     def jumps(self, run: RunRef, group: str) -> tuple[str, ...]:
-        found = self._client.hget(self._keys.run(run.id).joins, f"jump:{group}")
+        found = self._client.hget(self._keys.run(run.id).joins, f"\0jump:{group}")
         return () if found is None else tuple(json.loads(found))
 
     def put_inputs(self, run: RunRef, inputs: Mapping[str, Any]) -> None:
@@ -190,9 +191,10 @@ class RedisRunStore:
         field = self._client.hget(self._keys.run(run.id).inputs, node)
         return NOTHING if field is None else self._values.unpack(field, f"input of '{node}'")
 
-    def feedback(self, run: RunRef) -> list[FeedbackRecord]:
-        found = self._client.hvals(self._keys.run(run.id).feedback)
-        return [FeedbackRecord(**json.loads(text)) for text in found]
+    def feedback(self, run: RunRef, ids: Sequence[str] | None = None) -> list[FeedbackRecord]:
+        key = self._keys.run(run.id).feedback
+        found = self._client.hvals(key) if ids is None else self._hmget(key, ids)
+        return [FeedbackRecord(**json.loads(text)) for text in found if text is not None]
 
     def error(self, run: RunRef, node: str) -> BaseException | None:
         """The exception that a node ended with, rebuilt, its remote traceback as its cause."""
@@ -214,9 +216,18 @@ class RedisRunStore:
             raise RunNotFoundError(run_id)
         return {field.decode(): value.decode() for field, value in found.items()}
 
+    def wish(self, run: RunRef) -> tuple[int, str]:
+        """After how many ends of nodes the run wants a checkpoint, 0 for never, and where to."""
+        every, to = self._client.hmget(self._keys.run(run.id).meta, "checkpoint_every", "checkpoint_to")
+        return int(every or 0), (to or b"").decode()
+
     def recent(self, count: int) -> list[str]:
         """The ids of the runs started last, the newest first."""
         return [name.decode() for name in self._client.zrevrange(self._keys.runs, 0, count - 1)]
+
+    def active(self) -> list[str]:
+        """The ids of the runs that go on, as far as is known, the oldest first."""
+        return [name.decode() for name in self._client.zrange(self._keys.active, 0, -1)]
 
     def due(self, limit: int) -> Iterator[tuple[RunRef, list[Command]]]:
         """Commands whose time has come, claimed for the caller, by run. Sets ``next_due``."""

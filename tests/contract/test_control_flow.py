@@ -71,6 +71,25 @@ def test_a_task_jumps_back_until_it_is_content(execute: Execute) -> None:
     assert context.get_result("review") == "draft 3"
 
 
+def test_a_task_that_is_first_reached_in_a_later_pass_counts_its_runs_from_one(execute: Execute) -> None:
+    @task(inject_context=True)
+    def review(context: TaskExecutionContext, draft: int) -> None:
+        if draft < 3:
+            context.next_task("draft")
+
+    @task(inject_context=True)
+    def publish(context: TaskExecutionContext) -> int:
+        if context.cycle_count < 3:
+            context.next_iteration()
+        return int(context.get_channel().append("cycles", context.cycle_count))
+
+    with workflow("late") as wf:
+        note(task_id="draft") >> review >> publish
+    result, context = execute(wf, ret_context=True)
+    assert result == 3
+    assert context.get_channel().get("cycles") == [1, 2, 3]
+
+
 def test_an_iteration_receives_what_was_handed_on_and_successors_wait_for_the_last(execute: Execute) -> None:
     @task(inject_context=True)
     def halve(context: TaskExecutionContext, number: int = 64) -> int:

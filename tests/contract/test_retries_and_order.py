@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from graflow_celery import ParallelGroup, RetryPolicy, TaskExecutionContext, task, workflow
+from graflow_celery import (
+    GroupExecutionPolicy,
+    ParallelGroup,
+    ParallelGroupError,
+    RetryPolicy,
+    Scheduler,
+    Settings,
+    TaskExecutionContext,
+    task,
+    workflow,
+)
 from graflow_celery.core.plan import NodeSpec
+from graflow_celery.core.policy import MemberOutcome, TaskResult
 from graflow_celery.errors import ConfigError
 from graflow_celery.local import LocalRun
 from tests.contract.conftest import Execute
@@ -20,7 +34,7 @@ def flaky(context: TaskExecutionContext) -> list[float]:
     if context.retry_count < 3:
         raise ConnectionError(f"no answer, try {context.retry_count}")
     begun: list[float] = context.get_channel().get("begun")
-    return [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(begun)]
 
 
 def test_each_retry_waits_longer(execute: Execute) -> None:
@@ -117,3 +131,61 @@ def test_ready_tasks_start_in_the_order_of_the_scheduling_policy() -> None:
 def test_an_unknown_scheduling_policy_is_refused() -> None:
     with pytest.raises(ConfigError, match="Unknown scheduling policy 'lifo'"):
         workflow("w", scheduling="lifo")
+
+
+@dataclass(frozen=True)
+class Half:
+    """A group policy of the user's own."""
+
+    share: float
+
+    def judge(self, outcomes: Sequence[MemberOutcome]) -> str | None:
+        succeeded = sum(outcome.succeeded for outcome in outcomes)
+        return None if succeeded >= self.share * len(outcomes) else f"only {succeeded} of {len(outcomes)} succeeded"
+
+
+class NoFirst(GroupExecutionPolicy):
+    """A policy as one writes it for graflow."""
+
+    def on_group_finished(
+        self, group_id: str, tasks: Sequence[Any], results: dict[str, TaskResult], context: Any
+    ) -> None:
+        if not results["first"].success:
+            raise ParallelGroupError("the first one failed", group_id, [], [])
+
+
+def broken() -> None:
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [(Half(0.5), None), (Half(0.9), "only 1 of 2 succeeded"), (NoFirst(), "the first one failed")],
+)
+def test_a_group_policy_of_ones_own_judges_on_either_backend(
+    execute: Execute, policy: Any, message: str | None
+) -> None:
+    with workflow("own") as wf:
+        ParallelGroup([task("first")(broken), task("second")(lambda: 2)], name="both", policy=policy) >> task("end")(
+            lambda both: both
+        )
+    if message is None:
+        assert execute(wf) == {"second": 2}
+        return
+    with pytest.raises(ParallelGroupError, match=message) as caught:
+        execute(wf)
+    assert caught.value.failed_tasks == [("first", "ValueError: no")]
+
+
+@pytest.mark.workers
+def test_workers_send_ready_tasks_in_the_order_of_the_scheduling_policy(graflow_settings: Settings) -> None:
+    with workflow("sent", scheduling=ByName()) as wf:
+        start = task("start")(lambda: None)
+        for name in ("c", "a", "d", "b"):
+            start >> task(name)(lambda: None)
+    run = wf.submit(settings=graflow_settings)
+    run.wait(timeout=30)
+    seen = [event["node"] for event in run.events() if event["event"] == "node_started"]
+    assert sorted(seen) == ["a", "b", "c", "d", "start"]
+    plan = run.plan
+    assert sorted(plan.nodes, key=lambda node: Scheduler().rank(plan, node)) == ["a", "b", "c", "d", "start"]

@@ -15,10 +15,11 @@ import pytest
 
 from graflow_celery import errors
 from graflow_celery.cli.main import COMMANDS
-from graflow_celery.redis_backend.keys import Keys
+from graflow_celery.redis_backend.keys import Keys, lock_keys
 from graflow_celery.settings import ENV_PREFIX, Settings
 from graflow_celery.testing import embedded_cluster
 from tests.e2e.markdown import PAGES, ROOT, Block, Page, commands, same_output
+from tests.reference import PAGE, reference
 
 COMMAND_TIMEOUT = 60
 EVERY_PAGE = pytest.mark.parametrize("page", [Page(path) for path in PAGES], ids=lambda page: page.name)
@@ -142,6 +143,22 @@ def test_the_exit_statuses_are_those_of_the_errors() -> None:
     assert listed == {0, *raised, 130}
 
 
+def test_the_features_of_graflow_are_shown_by_tests_that_are_there() -> None:
+    page = Page(ROOT / "docs/from-graflow.md")
+    rows = page.rows_after("## Feature by feature")
+    assert len(rows) > 15
+    for *_, shown in rows:
+        found = re.fullmatch(r"\[([a-z ]+)\]\((\S+\.py)\)", shown)
+        assert found is not None, shown
+        tests = (page.path.parent / found[2]).read_text(encoding="utf-8")
+        assert f"def test_{found[1].replace(' ', '_')}" in tests, f"{found[2]} has no test of the name '{found[1]}'"
+
+
+def test_the_reference_is_that_of_the_docstrings() -> None:
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == reference(), "write it anew: python -m tests.reference"
+
+
 # --- tables -------------------------------------------------------------------------------------------
 
 
@@ -165,6 +182,6 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 def test_the_table_of_keys_is_that_of_the_code() -> None:
     keys = Keys("P")
     made = {*keys.run("run").all(), keys.blob("DIGEST"), keys.worker("NAME"), keys.monitor}
-    made |= {keys.workers, keys.runs, keys.active}
+    made |= {keys.workers, keys.runs, keys.active, keys.checkpoint("NAME"), *lock_keys(keys.run("run").channel, "KEY")}
     rows = Page(ROOT / "docs/operations.md").rows_after("## Keys")
     assert {key for row in rows for key in re.findall(r"`([^`]+)`", row[0])} == made

@@ -74,3 +74,21 @@ SLOW = """
     with workflow("slow") as wf:
         slow >> after
 """
+
+ASKING = """
+    from graflow_celery import TaskExecutionContext, task, workflow
+
+    @task(inject_context=True)
+    def review(context: TaskExecutionContext, seconds=180.0):
+        if not context.request_approval("publish the report?", timeout=seconds):
+            return "nothing"
+        tone = context.request_selection("in which tone?", ["plain", "very loud"], timeout=seconds)
+        return f"{tone}: " + context.request_text_input("title?", timeout=seconds)
+
+    @task
+    def publish(review):
+        return f"published {review}"
+
+    with workflow("asking") as wf:
+        review >> publish
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -183,10 +184,13 @@ def test_a_hard_time_limit_fails_the_node_and_not_only_its_process(graflow_setti
 
 def test_a_policy_that_cannot_be_sent_is_refused_by_its_groups_name(graflow_settings: Settings) -> None:
     class Lenient:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
         def judge(self, outcomes: object) -> None:
             return None
 
     with workflow("own policy") as wf:
         ParallelGroup([first, first(task_id="other")], name="g", policy=Lenient())
-    with pytest.raises(GraphCompilationError, match=r"Policy of group 'g': .*Lenient"):
+    with pytest.raises(GraphCompilationError, match=r"Policy of group 'g': .*lock"):
         wf.submit(settings=graflow_settings)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from graflow_celery.celery_backend.app import create_app
 from graflow_celery.celery_backend.runtime import Runtime
-from graflow_celery.core.state import Applied, RunState, RunStatus, Transition
+from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
+from graflow_celery.core.state import STALE, Applied, Leave, NodeRecord, RunState
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.ports import RunRef
+from graflow_celery.ports import Attempt, RunRef
+from graflow_celery.redis_backend.run_store import NodeReport
 from graflow_celery.settings import Settings
-from tests.property.driver import Driver
-from tests.property.shapes import Workflow, build, model, workflows
-
-Step = tuple[Transition, Applied, RunStatus]
+from tests.property.driver import Begin, Driver, Step
+from tests.property.shapes import Task, Workflow, build, workflows
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +28,86 @@ def runtime() -> Iterator[Runtime]:
         yield Runtime(create_app(chosen), chosen)
 
 
+class Twin:
+    """Does in Redis what the driver does in memory, and compares what each answers."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.store = runtime.store
+        self.run = RunRef(uuid.uuid4().hex[:16], "graph")
+
+    def follow(self, step: Step, said: Leave | Applied | None, state: RunState) -> None:
+        answer = self.begin(step) if isinstance(step, Begin) else self.commit(step)
+        assert answer == said, f"{step}: redis {answer}, memory {said}"
+
+    def begin(self, step: Begin) -> Leave | None:
+        attempt = Attempt(self.run, step.plan, step.node, step.attempt, "worker", step.redelivered)
+        begun = self.store.begin(attempt, step.scopes, [])
+        return None if begun is None else begun.leave
+
+    def commit(self, step: Step) -> Applied:
+        assert not isinstance(step, Begin)
+        if step.event == "run_started":
+            return self.store.create(self.run, step, {"workflow": "random", "tasks": 1})
+        return self.store.commit(self.run, step)
+
+    def compare(self, state: RunState) -> None:
+        """What is left in the end."""
+        details = self.store.details(self.run.id)
+        assert details["status"] == state.status
+        assert details.get("reason", "") == state.reason
+        assert int(details["outstanding"]) == state.outstanding
+        assert int(details.get("ended", 0)) == state.ended
+        assert int(details.get("steps", 0)) == state.steps
+        assert details.get("last_node") == state.last_node
+        assert (details.get("failed_node") or None) == state.failed_node
+        keys = list(state.nodes)
+        found = dict(zip(keys, self.store.reports(self.run, keys), strict=True))
+        for key, record in state.nodes.items():
+            assert as_record(found[key]) == record, key
+        names = self.runtime.client.hkeys(self.runtime.keys.run(self.run.id).nodes)
+        assert {name.decode() for name in names} == set(keys)
+        if not state.status.is_terminal:
+            self.compare_outbox(state, float(details["started"]) / 1000)
+
+    def compare_outbox(self, state: RunState, started: float) -> None:
+        """The same commands, each due when its delay is over, and a grace later what a worker is sent."""
+        key, grace = self.runtime.keys.run(self.run.id).outbox, self.runtime.settings.dispatch_grace
+        found = self.runtime.client.zrange(key, 0, -1, withscores=True)
+        assert {text.decode() for text, _ in found} == {to_text(command) for command in state.outbox}
+        for text, score in found:
+            emission = state.outbox[from_text(text.decode())]
+            sent = not emission.delay or isinstance(emission.command, DispatchNode | OpenGroup)
+            queued = score / 1000 - emission.delay - (grace if sent else 0)
+            assert started <= queued < started + 60, f"{text} is due at another time"
+
+
+def as_record(report: NodeReport | None) -> NodeRecord | None:
+    if report is None:
+        return None
+    return NodeRecord(report.state, report.attempt, report.losses, report.retries, report.cycle, report.graph)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(workflows(timeouts=True), st.integers(0, 2**32), st.integers(-40, 40))
+def test_redis_and_memory_agree_on_every_step(runtime: Runtime, workflow: Workflow, seed: int, cancel: int) -> None:
+    twin = Twin(runtime)
+    state = Driver(build(workflow), workflow, seed, twin.follow, cancel_after=cancel).run()
+    twin.compare(state)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(workflows(), st.integers(0, 2**32))
-def test_redis_and_memory_agree_on_every_step(runtime: Runtime, workflow: Workflow, seed: int) -> None:
-    expected = model(workflow)
-    plan = build(workflow)
-    run = RunRef(uuid.uuid4().hex[:16], "graph")
-    disagreements: list[str] = []
+@given(workflows(timeouts=True), st.integers(0, 2**32), st.integers(1, 30))
+def test_they_agree_in_the_middle_of_a_run(runtime: Runtime, workflow: Workflow, seed: int, steps: int) -> None:
+    twin = Twin(runtime)
+    driver = Driver(build(workflow), workflow, seed, twin.follow)
+    for _ in range(steps):
+        driver.step()
+    twin.compare(driver.state)
 
-    def compare(transition: Transition, applied: Applied, state: RunState) -> None:
-        if transition.event == "run_started":
-            answer = runtime.store.create(run, transition, {"workflow": plan.name, "tasks": 1})
-        else:
-            answer = runtime.store.commit(run, transition)
-        if answer != applied:
-            disagreements.append(f"{transition}: redis {answer}, memory {applied}")
 
-    state = Driver(plan, expected.succeeds, seed, compare).run()
-    assert not disagreements, disagreements[0]
-    details = runtime.store.details(run.id)
-    assert details["status"] == state.status
-    assert details["reason" if state.reason else "status"] == (state.reason or state.status)
-    for node, report in zip(plan.nodes, runtime.store.reports(run, list(plan.nodes)), strict=True):
-        record = state.nodes.get(node)
-        if record is not None and record.state.is_final:
-            assert report is not None
-            assert (report.state, report.attempt) == (record.state, record.attempt)
+def test_a_twin_that_differs_is_noticed(runtime: Runtime) -> None:
+    workflow = Workflow({"start": Task("start")}, {"start": []})
+    twin = Twin(runtime)
+    with pytest.raises(AssertionError, match=r"redis .*, memory .*stale=True"):
+        Driver(build(workflow), workflow, 0, lambda step, _, state: twin.follow(step, STALE, state)).run()

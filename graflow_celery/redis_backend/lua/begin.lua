@@ -1,8 +1,9 @@
 -- Gives leave to run an attempt of a node, and the values that its parameters ask for.
 --
 -- KEYS  1 meta  2 nodes  3 events  4 results  5 channel  6 inputs
--- ARGV  1 node  2 attempt  3 worker  4 redelivered, 0 or 1  5 run ttl, s  6 how many scopes
---       7... the groups around the node, then names, looked up in results, then in the channel
+-- ARGV  1 node  2 attempt  3 worker  4 redelivered, 0 or 1  5 run ttl, s
+--       6 the graph that the node belongs to, if it was added  7 how many scopes
+--       8... the groups around the node, then names, looked up in results, then in the channel
 -- Returns {1, losses, retries, cycle, input or false, value or false, ...} in the order of the names;
 -- {2, max_steps}: the run has taken all of its steps; {0, status or ''}: the attempt is stale.
 -- The twin of RunState.begin in core/state.py.
@@ -14,15 +15,15 @@ if status ~= 'running' and status ~= 'waiting' then
 end
 local node, attempt, worker = ARGV[1], ARGV[2], ARGV[3]
 local final = { succeeded = true, failed = true, skipped = true }
-local names = 7 + ARGV[6]
-for index = 7, names - 1 do
+local names = 8 + ARGV[7]
+for index = 8, names - 1 do
   local around = redis.call('HGET', KEYS[2], ARGV[index])
   if around and final[string.match(around, '^%a+')] then
     return { 0, status }
   end
 end
 local present = redis.call('HGET', KEYS[2], node)
-local losses, retries, cycle, graph = 0, 0, 0, ''
+local losses, retries, cycle, graph = 0, 0, 0, ARGV[6]
 if present then
   local state, current, _, _, _, lost, tried, again, home =
     string.match(present, '^(%a+)|(%d+)|(.*)|(%d*)|(%d*)|(%d+)|(%d+)|(%d+)|([^|]*)$')

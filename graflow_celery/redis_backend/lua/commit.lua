@@ -1,6 +1,7 @@
 -- Carries one transition of a run out, or refuses it as stale. The twin of RunState.apply in core/state.py.
 --
 -- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel  9 end  10 inputs  11 feedback
+--       12 checkpoints
 -- ARGV  1 the transition as JSON:
 --           event, node, attempt, scopes, becomes, next, retries, mirror, consumes, declares, jumps, acks, pauses,
 --           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
@@ -95,7 +96,7 @@ if t.node then
     redis.call('EXPIRE', KEYS[11], run_ttl)
   end
   record('event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '',
-    'duration', t.duration or 0, 'reason', t.reason or '')
+    'duration', t.duration or 0, 'reason', t.reason or '', 'request', ARGV[8])
 else
   record('event', t.event, 'reason', t.reason or '')
 end
@@ -104,7 +105,7 @@ for _, command in ipairs(t.acks) do
   redis.call('ZREM', outbox, command)
 end
 if t.jumps then
-  local field = 'jump:' .. t.jumps[1]
+  local field = '\0jump:' .. t.jumps[1]
   local present = redis.call('HGET', joins, field)
   local targets = present and cjson.decode(present) or {}
   for _, target in ipairs(t.jumps[2]) do
@@ -113,7 +114,7 @@ if t.jumps then
   redis.call('HSET', joins, field, cjson.encode(targets))
 end
 for _, declared in ipairs(t.declares) do
-  redis.call('HSET', joins, 'n:' .. declared[1], declared[2])
+  redis.call('HSETNX', joins, '\0n:' .. declared[1], declared[2])
 end
 
 local emissions = {}
@@ -125,7 +126,7 @@ for _, arrival in ipairs(t.arrivals) do
   local arrived = redis.call('HINCRBY', joins, key, 1)
   local live = redis.call('HINCRBY', joins, key .. '\0', arrival[3])
   if needs == 0 then
-    needs = tonumber(redis.call('HGET', joins, 'n:' .. key) or 0)
+    needs = tonumber(redis.call('HGET', joins, '\0n:' .. key) or 0)
   end
   if arrived == needs then
     local enough = quorum > 0 and quorum or needs
@@ -135,7 +136,7 @@ for _, arrival in ipairs(t.arrivals) do
   end
 end
 if t.draw then
-  local cursor, limit = 'n:' .. t.draw[1], 'n:' .. t.draw[2]
+  local cursor, limit = '\0n:' .. t.draw[1], '\0n:' .. t.draw[2]
   local number = tonumber(redis.call('HGET', joins, cursor) or 0)
   if number < tonumber(redis.call('HGET', joins, limit) or 0) then
     redis.call('HSET', joins, cursor, number + 1)
@@ -156,7 +157,13 @@ for _, emission in ipairs(emissions) do
   if event ~= '' then
     local retries, cycle = 0, 0
     if reenters ~= '' then
-      cycle = redis.call('HINCRBY', joins, 'cycle:' .. reenters, 1)
+      -- One that is reached for the first time in a later pass did not run before.
+      local first = redis.call('HGET', nodes, reenters)
+      local ran = first and string.match(first, '^%a+') ~= 'skipped'
+      if redis.call('HSETNX', joins, '\0n:cycle:' .. reenters, ran and 1 or 0) == 0 then
+        redis.call('HINCRBY', joins, '\0n:cycle:' .. reenters, 1)
+      end
+      cycle = tonumber(redis.call('HGET', joins, '\0n:cycle:' .. reenters))
     end
     if attempt > 1 then
       local present = redis.call('HGET', nodes, node)
@@ -178,9 +185,9 @@ if t.ends then
 elseif outstanding == 0 then
   status = 'succeeded'
 elseif t.pauses or t.resumes then
-  local late = 'late:' .. t.node
-  local change = t.pauses and redis.call('HSETNX', joins, late, 1) or -redis.call('HDEL', joins, late)
-  status = redis.call('HINCRBY', joins, 'late', change) > 0 and 'waiting' or 'running'
+  local late = '\0n:late:' .. t.node
+  local change = t.pauses and redis.call('HSETNX', joins, late, 1) or 0 - redis.call('HDEL', joins, late)
+  status = redis.call('HINCRBY', joins, '\0n:late', change) > 0 and 'waiting' or 'running'
   redis.call('HSET', meta, 'status', status)
   if t.pauses then
     record('event', 'run_waiting', 'node', t.node)

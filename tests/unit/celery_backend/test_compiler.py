@@ -7,10 +7,12 @@ import json
 import pytest
 
 from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
-from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup
+from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.expr import ParallelGroup
+from graflow_celery.core.extend import extend
 from graflow_celery.core.lower import lower
+from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.task import TaskWrapper, task
 from graflow_celery.ports import RunRef
@@ -19,7 +21,7 @@ RUN = RunRef("0123456789abcdef", "00112233445566778899aabbccddeeff")
 
 
 def new(name: str, **options: object) -> TaskWrapper:
-    def body() -> None: ...
+    def body(item: object = None) -> None: ...
 
     return task(name, **options)(body)  # type: ignore[call-overload,no-any-return]
 
@@ -56,8 +58,14 @@ def test_celerys_options_reach_the_message(plan: Plan) -> None:
     )
 
 
-def test_opening_a_group_announces_its_chord_and_the_ones_inside(plan: Plan) -> None:
+def test_opening_a_group_announces_its_chord_and_sends_its_tasks_alone(plan: Plan) -> None:
     chords, messages = compile_commands(RUN, plan, [OpenGroup("outer")])
+    assert [chord.size for chord in chords] == [2]
+    assert [message.args[2] for message in messages] == ["b1"], "the group inside has a command of its own"
+
+
+def test_a_group_and_the_one_inside_are_opened_by_two_commands(plan: Plan) -> None:
+    chords, messages = compile_commands(RUN, plan, [OpenGroup("outer"), OpenGroup("inner")])
     assert [chord.size for chord in chords] == [2, 2]
     assert [message.args[2] for message in messages] == ["b1", "c", "d"]
     outer, inner = chords
@@ -68,7 +76,7 @@ def test_opening_a_group_announces_its_chord_and_the_ones_inside(plan: Plan) -> 
 
 
 def test_the_body_of_an_inner_chord_has_its_place_in_the_outer_one(plan: Plan) -> None:
-    (outer, _), messages = compile_commands(RUN, plan, [OpenGroup("outer")])
+    (outer, _), messages = compile_commands(RUN, plan, [OpenGroup("outer"), OpenGroup("inner")])
     body = messages[1].options["chord"]
     assert body["task"] == "graflow.barrier"
     assert body["args"] == [RUN.id, RUN.graph, "inner"]
@@ -83,6 +91,36 @@ def test_another_attempt_is_another_message_in_the_same_place_of_the_same_chord(
     assert [first[name] for name in ("group_id", "group_index", "chord")] == [
         second[name] for name in ("group_id", "group_index", "chord")
     ]
+
+
+def test_the_members_of_a_mapped_task_are_one_chord_of_the_size_that_was_counted() -> None:
+    with WorkflowDefinition("w") as wf:
+        new("items") >> new("m", queue="gpu").map(max_parallel=2)
+    plan = lower(wf.graph, "w")
+    [chord], messages = compile_commands(RUN, plan, [OpenMembers("m", 0, 2, 5)])
+    assert chord.size == 5
+    assert [message.args[2] for message in messages] == ["m[0]", "m[1]"]
+    later = only(plan, DispatchNode("m[4]", 1)).options
+    assert (later["group_id"], later["group_index"], later["queue"]) == (chord.group_id, 4, "gpu")
+    chords, _ = compile_commands(RUN, plan, [OpenMembers("m", 2, 3, 5)])
+    assert chords == [], "it was announced with the first ones"
+
+
+def test_every_pass_has_a_chord_of_its_own_and_a_message_of_its_own(plan: Plan) -> None:
+    [first], _ = compile_commands(RUN, plan, [OpenGroup("inner")])
+    [again], messages = compile_commands(RUN, plan, [OpenGroup("inner@1~2.0")])
+    assert first.group_id != again.group_id
+    assert [message.args[2] for message in messages] == ["c@1~2.0.0", "d@1~2.0.0"]
+    assert {message.options["group_id"] for message in messages} == {again.group_id}
+
+
+def test_a_message_for_a_task_that_was_added_names_the_graph_that_holds_it(plan: Plan) -> None:
+    place = Place.of(plan, "a")
+    added = extend(place, 1, [new("x")], leaves=False)
+    extended = plan.extended("hash", added.plan.nodes)
+    node = Place.of(extended, added.key).inside("x").key
+    assert only(extended, DispatchNode(node, 1, "hash")).args == (RUN.id, RUN.graph, node, 1, "hash")
+    assert only(extended, CloseBarrier(added.key, "hash")).args == (RUN.id, RUN.graph, added.key, "hash")
 
 
 def test_compiling_twice_gives_the_same_messages_which_are_json(plan: Plan) -> None:

@@ -271,3 +271,44 @@ def test_durations(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (4200, "4.2 KB"), (1_300_000, "1.3 MB")])
 def test_sizes(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_a_node_that_asks_and_a_person_who_is_late() -> None:
+    story = Story(plan_of())
+    model = story.model
+    lines: list[str] = []
+    log = LogLines(model, "census", lines.append)
+    story("run_started")
+    story("node_started", "first", attempt=1)
+    story("feedback_requested", "first", attempt=1, request="run-1")
+    first = model.nodes["first"]
+    assert (first.state, first.request, model.status) == ("asking", "run-1", RunStatus.RUNNING)
+    log({"event": "feedback_requested", "at": 100.0, "node": "first"}, first)
+    story("feedback_expired", "first", attempt=2, request="run-1")
+    story("run_waiting", "first")
+    assert (first.state, model.status, model.has_ended) == ("asking", RunStatus.WAITING, False)
+    story("feedback_answered", "first", attempt=2, request="run-1")
+    assert (first.state, first.request, model.status) == ("queued", "", RunStatus.RUNNING)
+    story("node_started", "first", attempt=3)
+    story("node_succeeded", "first", attempt=3, duration=0.5)
+    assert first.state == "succeeded"
+    assert [line.partition("s  ")[2] for line in lines] == ["first waits for a person: request run-1"]
+
+
+def test_a_member_that_asks_is_not_active_and_the_run_waits_for_each_who_is_late() -> None:
+    story = Story(plan_of())
+    model = story.model
+    story("run_started")
+    story("group_opened", "packages")
+    for member in ("m0", "m1"):
+        story("node_started", member, attempt=1)
+        story("feedback_requested", member, attempt=1, request=f"run-{member}")
+        story("feedback_expired", member, attempt=2, request=f"run-{member}")
+    assert model.nodes["packages"].active == 0
+    statuses: list[RunStatus] = []
+    for member in ("m0", "m1"):
+        story("feedback_answered", member, attempt=2, request=f"run-{member}")
+        statuses.append(model.status)
+    assert statuses == [RunStatus.WAITING, RunStatus.RUNNING]
+    story("run_cancelled", reason="enough")
+    assert model.state_of(model.nodes["m0"]) == "unfinished"

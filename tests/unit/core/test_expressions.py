@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from graflow_celery.core.definition import WorkflowDefinition
@@ -113,11 +116,27 @@ def test_an_empty_group_is_refused_and_named() -> None:
         ParallelGroup([], name="nobody")
 
 
-def test_a_cycle_is_refused_and_shown() -> None:
+def test_an_edge_that_closes_a_cycle_is_told_from_the_others() -> None:
     a, b, c = new("a"), new("b"), new("c")
     with WorkflowDefinition("w") as wf:
         a >> b >> c >> b
-    with pytest.raises(GraphCompilationError, match=r"cycle: (b >> c >> b|c >> b >> c)"):
+    plan = lower(wf.graph, "w")
+    assert [(spec.id, spec.successors, spec.loops, spec.needs) for spec in plan.nodes.values()] == [
+        ("a", ("b",), (), 0),
+        ("b", ("c",), (), 1),
+        ("c", (), ("b",), 1),
+    ]
+    assert wf.graph.detect_cycles() in ([["b", "c", "b"]], [["c", "b", "c"]])
+
+
+def test_a_cycle_inside_of_a_group_is_refused_with_what_to_write() -> None:
+    a, b, c = new("a"), new("b"), new("c")
+    with WorkflowDefinition("w") as wf:
+        ((a >> b) | c).set_group_name("g")
+        b >> a
+    with pytest.raises(
+        GraphCompilationError, match=r"'b' >> 'a' makes a member of parallel group 'g' more than a chain"
+    ):
         lower(wf.graph, "w")
 
 
@@ -179,6 +198,28 @@ def test_positional_arguments_are_refused_with_the_way_out() -> None:
 
 def test_a_call_without_arguments_is_a_plain_call() -> None:
     assert new("a")() == "a"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("queue", 5),
+        ("priority", "high"),
+        ("priority", 256),
+        ("time_limit", "5"),
+        ("soft_time_limit", 0),
+        ("max_retries", "2"),
+        ("max_retries", -1),
+        ("retry_policy", "fast"),
+        ("max_cycles", 0),
+        ("on_worker_loss", "die"),
+        ("max_losses", 1.5),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_and_named_before_anything_runs(name: str, value: object) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=f"@task\\({name}={re.escape(repr(value))}\\): it has to be "):
+        task(**options)
 
 
 def test_an_operator_with_something_else_is_pythons_own_type_error() -> None:

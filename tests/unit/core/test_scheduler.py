@@ -17,42 +17,10 @@ from graflow_celery.core.events import (
     RunAborted,
     RunStarted,
 )
-from graflow_celery.core.expr import Executable
-from graflow_celery.core.lower import lower
-from graflow_celery.core.plan import Plan
 from graflow_celery.core.scheduler import Scheduler
-from graflow_celery.core.state import Applied, NodeState, RunState, RunStatus
-from graflow_celery.core.task import task
+from graflow_celery.core.state import Leave, NodeState, RunState, RunStatus
 from graflow_celery.errors import GraphCompilationError, RunStateError, UnknownNodeError
-
-
-class Transcript:
-    """A run in memory that checks its invariants after every step."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.state = RunState()
-
-    def feed(self, event: Event) -> list[Command]:
-        return [emission.command for emission in self.apply(event).emissions]
-
-    def apply(self, event: Event) -> Applied:
-        applied = self.state.apply(Scheduler().decide(self.plan, event))
-        self.state.check()
-        return applied
-
-    def succeed(self, *nodes: str) -> list[Command]:
-        return [command for node in nodes for command in self.feed(NodeSucceeded(node, 1))]
-
-
-def tasks(names: str, **options: object) -> list[Executable]:
-    def body() -> None: ...
-
-    return [task(name, **options)(body) for name in names]  # type: ignore[call-overload]
-
-
-def plan_of(definition: WorkflowDefinition, start: str | None = None) -> Plan:
-    return lower(definition.graph, definition.name, start)
+from tests.unit.core.transcript import Transcript, plan_of, tasks
 
 
 def test_a_sequence_dispatches_one_node_after_the_other_and_ends() -> None:
@@ -116,7 +84,7 @@ def test_a_group_inside_of_a_group_closes_first() -> None:
         inner = (a | b).set_group_name("inner")
         (inner | c).set_group_name("outer") >> d
     run = Transcript(plan_of(wf))
-    assert run.feed(RunStarted()) == [OpenGroup("outer")]
+    assert run.feed(RunStarted()) == [OpenGroup("outer"), OpenGroup("inner")]
     assert run.succeed("c", "a") == []
     assert run.succeed("b") == [CloseBarrier("inner")]
     assert run.feed(BarrierReached("inner", None)) == [CloseBarrier("outer")]
@@ -227,16 +195,16 @@ def test_a_run_can_be_ended_from_outside_and_begins_nothing_more(event: Event, s
     run.feed(RunStarted())
     run.feed(event)
     assert run.state.status is status
-    assert run.state.begin("a", 1) is None
+    assert run.begin("a", 1) is None
     assert run.apply(NodeSucceeded("a", 1)).stale
 
 
 def test_begin_is_fenced_by_attempt() -> None:
     state = RunState(outstanding=1)
-    assert state.begin("a", 1) == 0
+    assert state.begin("a", 1) == Leave()
     assert state.begin("a", 1) is None, "a message that was sent twice runs once"
-    assert state.begin("a", 1, redelivered=True) == 1
-    assert state.begin("a", 1, redelivered=True) == 2
+    assert state.begin("a", 1, redelivered=True) == Leave(losses=1)
+    assert state.begin("a", 1, redelivered=True) == Leave(losses=2)
     assert state.begin("a", 2) is None
     assert state.begin("b", 2) is None
 
@@ -247,9 +215,9 @@ def test_an_attempt_that_lost_its_process_goes_on_until_it_lost_too_many() -> No
         wf.add(a)
     run = Transcript(plan_of(wf))
     run.feed(RunStarted())
-    run.state.begin("a", 1)
+    run.begin("a", 1)
     for losses in (1, 2, 3):
-        assert run.state.begin("a", 1, redelivered=True) == losses
+        assert run.begin("a", 1, redelivered=True) == Leave(losses)
         applied = run.apply(NodeLost("a", 1, losses, max_losses=3))
         assert not applied.ended_node
         assert run.state.nodes["a"].state is NodeState.RUNNING
@@ -264,7 +232,7 @@ def test_a_task_may_be_failed_by_its_first_loss() -> None:
         wf.add(a)
     run = Transcript(plan_of(wf))
     run.feed(RunStarted())
-    run.state.begin("a", 1)
+    run.begin("a", 1)
     assert run.apply(NodeLost("a", 1, 1, max_losses=3)).ended_node
 
 

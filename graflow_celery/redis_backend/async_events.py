@@ -186,7 +186,7 @@ class EventHub:
         loop = asyncio.get_running_loop()
         failures = 0
         reached = looked = loop.time()
-        async with _connect(self._url) as reader, _connect(self._url) as self._commands:
+        async with _connected(self._url) as reader, _connected(self._url) as self._commands:
             while self._followers:
                 try:
                     brought = await self._read(reader)
@@ -250,15 +250,24 @@ def hub_of(url: str, prefix: str) -> EventHub:
     return hubs[url, prefix]
 
 
-def _connect(url: str) -> Redis:
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Redis]:
     """A client that is used by one task at a time, so that it has one connection. The hub does the retrying."""
-    return Redis.from_url(
+    client = Redis.from_url(
         url,
         socket_connect_timeout=CONNECT_TIMEOUT,
         socket_timeout=BLOCK + 30.0,
         retry=Retry(NoBackoff(), 0),
         client_name=CLIENT_NAME,
     )
+    try:
+        yield client
+    finally:
+        try:
+            await client.aclose()
+        except asyncio.CancelledError:  # the event loop ends, and cancels the tasks that aclose() makes for itself
+            await client.aclose()
+            raise
 
 
 def _position(entry_id: str) -> Position:

@@ -158,6 +158,19 @@ async def test_the_connections_end_with_the_last_follower(graflow_settings: Sett
     assert await run == 1, "another hub is at work after that"
 
 
+def test_the_connections_end_with_the_loop_at_whatever_moment_that_ends(graflow_settings: Settings) -> None:
+    run = pair().submit(settings=graflow_settings)
+
+    async def follow(turns: int) -> None:
+        assert await run == 2
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    for turns in range(40):
+        asyncio.run(follow(turns))
+        wait_until(lambda: CLIENT_NAME not in connections(graflow_settings), description="the connections to be closed")
+
+
 @in_loop
 async def test_a_run_that_the_store_lost_is_not_waited_for(
     graflow_settings: Settings, monkeypatch: pytest.MonkeyPatch

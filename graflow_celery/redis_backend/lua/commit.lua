@@ -192,6 +192,7 @@ elseif t.pauses or t.resumes then
   if t.pauses then
     record('event', 'run_waiting', 'node', t.node)
     redis.call('XADD', KEYS[9], '*', 'event', 'run_waiting', 'node', t.node)
+    redis.call('EXPIRE', KEYS[9], run_ttl)
   end
 end
 if status ~= 'running' and status ~= 'waiting' then

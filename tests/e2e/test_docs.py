@@ -36,6 +36,7 @@ TRUSTED = frozenset({".", "export", "honcho", "pip", "python3", "redis-server"})
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty directory, and workers that can import what is written there, as a reader's can."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # of the workers too: what a task writes lies there
     bin_directory = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([bin_directory, os.environ["PATH"]]))
     with embedded_cluster() as cluster:

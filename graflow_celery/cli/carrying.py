@@ -61,6 +61,8 @@ def run_here(request: Request) -> Ending:
         start_node=request.start,
         initial_channel=request.channel,
         observer=shown.feed,
+        policy=request.workflow.scheduling,
+        llm=request.workflow.llm,
         feedback=prompt or Notice(""),
     )
     if prompt is not None:
@@ -85,12 +87,8 @@ def run_on_workers(request: Request, settings: Settings | None = None) -> Ending
         GraflowError: it could not start, or did not end in time; no server or no worker. What a task of it raised is in
             the answer.
     """
-    run = distributed.submit(
-        request.workflow,
-        start_node=request.start,
-        initial_channel=request.channel,
-        settings=settings,
-        require_workers=True,
+    run = request.workflow.submit(
+        request.start, initial_channel=request.channel, settings=settings, require_workers=True
     )
     shown = _display(request, run.id)
     prompt = Prompt(shown) if somebody_is_there(as_json=request.as_json) else None

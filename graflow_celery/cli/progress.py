@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from graflow_celery.core.activation import node_of
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.ports import EventRecord
@@ -87,9 +88,11 @@ class ProgressModel:
         if kind == "run":
             self._run(verb, at, record)
             return None
-        node = self.nodes.get(str(record.get("node", "")))
+        node = self.nodes.get(node_of(str(record.get("node", ""))))
         if node is not None and kind in ("node", "group"):
-            self._node(node, verb, at, record)
+            # A node that ran is not undone by a later pass that leaves it out.
+            if verb != SKIPPED or node.state not in (SUCCEEDED, FAILED):
+                self._node(node, verb, at, record)
         elif kind == "feedback":
             self._feedback(node, verb, record)
         return node
@@ -157,6 +160,8 @@ class ProgressModel:
             node.state = QUEUED
         elif verb in ("started", "opened"):
             node.state = RUNNING
+            if verb == "opened":  # maybe again, in a later pass
+                node.succeeded = node.failed = node.skipped = 0
             node.started = at if node.started is None or not node.is_group else node.started
             self._open(node, at)
         elif verb == "lost":

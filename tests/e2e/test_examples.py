@@ -331,3 +331,20 @@ def test_existing_app_on_workers_of_its_own(server: EmbeddedServer, tmp_path: Pa
     assert answer.code == 0, answer.err
     own = binascii.crc32((FOLDER / "13_existing_app.py").read_bytes())
     assert ast.literal_eval(answer.out) == {"workflow": checksums(), "own task": own}
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize("backend", ["local", "embedded"])
+def test_the_shell_sends_what_is_registered_on_a_workflow(backend: str, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "graflow-celery"), "run", str(FOLDER / "05_agent_loop.py")]
+    done = subprocess.run(
+        [*command, "--backend", backend, "--no-progress"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 run" in done.stdout
+    assert "result" in done.stdout

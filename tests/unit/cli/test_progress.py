@@ -312,3 +312,18 @@ def test_a_member_that_asks_is_not_active_and_the_run_waits_for_each_who_is_late
     assert statuses == [RunStatus.WAITING, RunStatus.RUNNING]
     story("run_cancelled", reason="enough")
     assert model.state_of(model.nodes["m0"]) == "unfinished"
+
+
+def test_later_passes_of_a_loop_tell_of_the_same_nodes() -> None:
+    story = Story(plan_of(members=1))
+    model = story.model
+    for key in ("first", "first@1~0"):
+        story("node_started", key, attempt=1, worker="w1")
+        story("node_succeeded", key, attempt=1, worker="w1", duration=1.0)
+    for key, member in (("packages", "m0"), ("packages@1~0", "m0@1~0.0")):
+        story("group_opened", key, count=1)
+        story("node_succeeded", member, attempt=1, worker="w1", duration=1.0)
+    assert (model.nodes["packages"].succeeded, model.nodes["packages"].done) == (1, 1)
+    story("node_skipped", "first@2~0")
+    assert model.nodes["first"].state == "succeeded"
+    assert model.count("succeeded") == 2

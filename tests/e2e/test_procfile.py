@@ -88,6 +88,8 @@ def test_the_procfile_comes_up_serves_and_goes(settings: Settings, tmp_path: Pat
         with workflow("deployed") as wf:
             wf.add(answer(task_id="answered"))
         assert wf.execute(backend="celery", settings=settings, timeout=30) == 42
+        # The run ends with its commit; its message is acknowledged a moment later, when the pool has told the worker.
+        wait_until(lambda: client.hlen("unacked") == 0, timeout=STOP_TIMEOUT, description="the acknowledgement")
 
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=STOP_TIMEOUT)

@@ -14,6 +14,7 @@ from typing import Any
 import redis
 from celery import Celery, bootsteps, signals
 
+from graflow_celery.celery_backend.deathwatch import DeathWatch
 from graflow_celery.celery_backend.identity import BOOT
 from graflow_celery.celery_backend.requests import GIVEN_BACK, give_back, held_requests
 from graflow_celery.celery_backend.runtime import Runtime
@@ -40,9 +41,12 @@ class Heart:
         self._received: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._watch = Watch(runtime, describe().id)
+        self._death_watch: DeathWatch | None = None
         self._thread = threading.Thread(target=self._beat_on, name="graflow-heartbeat", daemon=True)
 
     def start(self) -> None:
+        if self._runtime.settings.death_watch:
+            self._death_watch = DeathWatch(self._runtime.settings, self._describe().id)
         self._watch.start()
         self._thread.start()
 
@@ -63,6 +67,8 @@ class Heart:
             self._runtime.liveness.leave(self._describe().id)
         except redis.RedisError as error:
             logger.warning("the lease could not be given up: %s", error)
+        if self._death_watch is not None:
+            self._death_watch.end()
 
     def _beat_on(self) -> None:
         while not self._stopping.is_set():

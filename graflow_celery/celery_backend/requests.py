@@ -147,7 +147,7 @@ def stop_stale(run_ids: set[str], pool: Any) -> list[str]:
         held = request.held
         if not held.running or held.run.id not in run_ids or request.acknowledged:
             continue
-        if request.task.runtime().is_current(held, request.holder):
+        if request.task.runtime().is_wanted(held, request.holder):
             continue
         logger.warning("'%s' attempt %d of run %s is not wanted any more: ended", held.node, held.attempt, held.run.id)
         ended.append(request.id)

@@ -107,13 +107,17 @@ class Runtime:
         if report is not None:
             self.losses.returned(held.run, self.plan_for(held.run, held.added), held.node, report, cause)
 
-    def is_current(self, held: Held, holder: str) -> bool:
-        """Whether an attempt that ``holder`` runs is still waited for: it is current, and nothing around it ended."""
+    def is_wanted(self, held: Held, holder: str) -> bool:
+        """Whether an attempt that ``holder`` has is still waited for: it is current, and nothing around it has ended."""
         if RunStatus(self.store.details(held.run.id)["status"]).is_terminal:
             return False
         scopes = Place.of(self.plan_for(held.run, held.added), held.node).scopes
-        ended = any(report is not None and report.state.is_final for report in self.store.reports(held.run, scopes))
-        return not ended and self._current(held, holder) is not None
+        report, *around = self.store.reports(held.run, [held.node, *scopes])
+        if any(scope is not None and scope.state.is_final for scope in around):
+            return False
+        if report is None:
+            return held.attempt == 1
+        return report.attempt == held.attempt and not report.state.is_final and report.holder in ("", holder)
 
     def _current(self, held: Held, holder: str) -> NodeReport | None:
         """The record of an attempt, if ``holder`` runs it."""

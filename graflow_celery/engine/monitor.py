@@ -93,9 +93,9 @@ class Monitor:
             if report is not None and report.attempt != held.attempt:
                 continue
             if report is not None and report.holder == death.worker:
-                done += not self._losses.lost(run, plan, held.node, report, f"{cause} while it ran").stale
+                done += not self._losses.lost(run, plan, held.node, report, f"{cause} while it ran this").stale
             elif report is None or (not report.holder and report.state == "queued"):
-                done += not self._losses.returned(run, plan, held.node, report, f"{cause} and had not begun it").stale
+                done += not self._losses.returned(run, plan, held.node, report, f"{cause} before it began this").stale
         return done
 
     def _carry_out(self, late: Late) -> int:
@@ -112,8 +112,8 @@ class Monitor:
 def _cause(death: Death) -> str:
     who = f"worker {death.name} (pid {death.pid})" if death.pid else f"worker {death.name}"
     if death.reported:
-        return f"{who} died: its process ended, {death.silence:.1f} s after its last beat"
-    return f"{who} died or hangs: its last beat was {death.silence:.1f} s ago"
+        return f"{who} died (its process ended; its last beat was {death.silence:.1f} s ago)"
+    return f"{who} died or hangs (its last beat was {death.silence:.1f} s ago)"
 
 
 def _why(commands: Sequence[Command]) -> Iterator[str]:

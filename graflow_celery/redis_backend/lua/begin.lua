@@ -43,7 +43,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[2], node,
   table.concat({ 'running', attempt, worker, now, 0, losses, retries, cycle, graph }, '|'))
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 100000, '*',
-  'event', 'node_started', 'node', node, 'attempt', attempt, 'worker', worker)
+  'event', 'node_started', 'node', node, 'attempt', attempt, 'worker', string.match(worker, '^[^#]*'))
 redis.call('ZADD', KEYS[7], now + ARGV[4], node)
 redis.call('EXPIRE', KEYS[2], ARGV[5])
 local reply = { 1, retries, cycle, redis.call('HGET', KEYS[6], node) }

@@ -39,7 +39,7 @@ class Heart:
         self._thread.join(timeout=2.0)
         try:
             self._runtime.liveness.leave(self._worker().name)
-        except redis.RedisError as error:
+        except (redis.RedisError, UnavailableError) as error:
             logger.warning("the lease of %s could not be given up: %s", self._worker().name, error)
 
     def _beat_on(self) -> None:

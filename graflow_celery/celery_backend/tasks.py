@@ -23,8 +23,16 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
 from graflow_celery.coroutines import HOST
 from graflow_celery.engine.node import Host, run_attempt
-from graflow_celery.errors import BlobMissingError, BlobRejectedError, TimeLimitError, UnavailableError
+from graflow_celery.errors import (
+    BlobMissingError,
+    BlobRejectedError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    TimeLimitError,
+    UnavailableError,
+)
 from graflow_celery.ports import Attempt, Outcome, RunRef
+from graflow_celery.redis_backend.client import patience
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +88,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """One attempt of one node, of the workflow as written or of the graph that holds added tasks."""
         here = runtime()
         run = RunRef(run_id, graph)
-        with _given_back():
+        with _given_back(here.settings.reconnect_timeout):
             worker = self.request.hostname or here.where
             redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
             plan = _plan(here, run, added)
@@ -100,7 +108,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """A chord's body: the end of a group's superstep."""
         here = runtime()
         run = RunRef(run_id, graph)
-        with _given_back():
+        with _given_back(here.settings.reconnect_timeout):
             applied = here.engine.close_barrier(run, _plan(here, run, added), group)
         _count_once(applied)
 
@@ -115,12 +123,16 @@ def told() -> Iterator[None]:
 
 
 @contextmanager
-def _given_back() -> Iterator[None]:
-    """Gives a message back to the broker when the store does not answer: the attempt did not end, nor must it count."""
+def _given_back(timeout: float) -> Iterator[None]:
+    """Waits ``timeout`` seconds for a store that is away or full, so that an outcome is kept until it can be committed.
+
+    Then the message goes back to the broker: the attempt did not end, nor must it count.
+    """
     try:
-        yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        logger.warning("the store does not answer, so the message goes back to the queue: %s", error)
+        with patience(timeout):
+            yield
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        logger.warning("the store does not serve, so the message goes back to the queue: %s", error)
         raise Reject(error, requeue=True) from error
 
 

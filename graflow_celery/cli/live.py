@@ -101,6 +101,8 @@ class LogLines:
             return [f"{self._title}  {counted(len(list(self._model.tasks)), 'task')}"]
         if event == "workers_missing":
             return [missing(self._model.missing_queues)]
+        if event == "store_refuses":
+            return [f"waits: {self._model.refusal}"]
         if node is None:
             return []
         verb = event.partition("_")[2]

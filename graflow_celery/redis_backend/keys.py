@@ -109,6 +109,11 @@ class Keys:
         return f"{self.prefix}:wake:{hub}"
 
     @property
+    def probe(self) -> str:
+        """Never exists: what would push to it finds out whether the server lets itself be written to."""
+        return f"{self.prefix}:probe"
+
+    @property
     def monitor(self) -> str:
         return f"{self.prefix}:monitor"
 

@@ -124,6 +124,9 @@ class Settings(BaseSettings):
         """What Celery needs to know of the result backend besides its URL."""
         return _sentinel_options(self.result_backend or self.redis_url)
 
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return list(self.masked().items())
+
     def masked(self) -> dict[str, str]:
         """The effective settings as text, without passwords and secrets: fit to be printed."""
         shown: dict[str, str] = {}

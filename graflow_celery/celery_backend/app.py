@@ -100,6 +100,7 @@ def _install(app: Celery, settings: Settings) -> Celery:
     def runtime() -> Runtime:
         return runtime_of(app, settings)
 
+    app.add_defaults({"worker_consumer": "graflow_celery.celery_backend.steady:SteadyConsumer"})
     tasks.register(app, runtime)
     heartbeat.install(app, runtime)
     revoked.install(app, runtime)

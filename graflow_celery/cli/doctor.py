@@ -155,7 +155,9 @@ def _broker(settings: Settings) -> Finding:
     url = mask_url(settings.broker)
     remedy = "Start it, or set GRAFLOW_CELERY_BROKER_URL."
     try:
-        connection = kombu.Connection(settings.broker, connect_timeout=TIMEOUT)
+        connection = kombu.Connection(
+            settings.broker, connect_timeout=TIMEOUT, transport_options=settings.broker_options
+        )
     except (KeyError, ImportError, ValueError) as error:
         return Finding("broker", "fail", f"{url} cannot be used: {error.args[0]}", "Correct GRAFLOW_CELERY_BROKER_URL.")
     try:

@@ -192,9 +192,10 @@ class Driver:
         holders = {NOBODY, "w0", "w1"} | ({""} if record.state is not NodeState.QUEUED else set())
         holder = self._random.choice(sorted(holders - {record.worker}))
         attempt = self._random.choice([record.attempt, record.attempt, max(1, record.attempt - 1)])
-        returned = NodeReturned(key, attempt, "mistaken", holder)
-        lost = NodeLost(key, attempt, record.losses, 99, "mistaken", holder)
-        accused = self._deliver(record.graph, self._random.choice([returned, lost]), again=True)
+        event: Event = NodeReturned(key, attempt, "mistaken", holder)
+        if self._random.random() < 0.5:
+            event = NodeLost(key, attempt, record.losses, 99, "mistaken", holder)
+        accused = self._deliver(record.graph, event, again=True)
         assert accused.stale, f"{key} was taken from {record.worker} although {holder} had been accused"
 
     def _carry_out(self, item: Pending) -> None:

@@ -187,7 +187,7 @@ class Driver:
     def _accuse(self) -> None:
         """A monitor that is mistaken in who runs a task, or in whether anybody does: nothing comes of it."""
         key, record = self._random.choice(list(self.state.nodes.items()))
-        if not record.attempt:
+        if not record.attempt or Place.of(self._plans[record.graph], key).spec.is_group:
             return
         holders = {NOBODY, "w0", "w1"} | ({""} if record.state is not NodeState.QUEUED else set())
         holder = self._random.choice(sorted(holders - {record.worker}))

@@ -120,22 +120,14 @@ class Liveness:
 
     def workers(self) -> list[WorkerLease]:
         """The workers whose lease has not run out, by name."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.zrange(self._keys.beats, 0, -1, withscores=True)
-            pipe.hgetall(self._keys.leases)
-            time, beats, leases = pipe.execute()
-        now = time[0] * 1000 + time[1] / 1000
-        alive = [
-            WorkerLease.of(leases[worker], (now - beat) / 1000)
-            for worker, beat in beats
-            if worker in leases and beat > now - self._lease
-        ]
+        alive = [lease for lease in self._everybody().values() if lease.age * 1000 < self._lease]
         return sorted(alive, key=lambda lease: lease.id)
 
     def living(self, workers: Iterable[str] | None = None) -> dict[str, WorkerLease]:
         """Those of ``workers``, or all, that are not known to be dead; a lease that has run out proves nothing yet."""
-        names = sorted(set(workers if workers is not None else self._everybody()))
+        if workers is None:
+            return self._everybody()
+        names = sorted(set(workers))
         if not names:
             return {}
         with self._client.pipeline(transaction=False) as pipe:
@@ -151,8 +143,18 @@ class Liveness:
             if lease is not None and beat is not None and beat > 0
         }
 
-    def _everybody(self) -> list[str]:
-        return [name.decode() for name in self._client.zrangebyscore(self._keys.beats, "(0", "+inf")]
+    def _everybody(self) -> dict[str, WorkerLease]:
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zrangebyscore(self._keys.beats, "(0", "+inf", withscores=True)
+            pipe.hgetall(self._keys.leases)
+            time, beats, leases = pipe.execute()
+        now = time[0] * 1000 + time[1] / 1000
+        return {
+            worker.decode(): WorkerLease.of(leases[worker], (now - beat) / 1000)
+            for worker, beat in beats
+            if worker in leases
+        }
 
     def unserved(self, queues: Sequence[str]) -> list[str]:
         """Those of ``queues`` that no live worker consumes."""

@@ -308,7 +308,7 @@ def test_what_is_refused_changed_nothing(why: str) -> None:
         store, plan, scheduler = run._runtime.store, run.plan, Scheduler()
         reference = RunRef(run.id, run.graph_hash)
         steps: dict[str, Callable[[], object]] = {
-            "begin": lambda: store.begin(Attempt(reference, plan, "a", 1, "here", False), ["g"], []),
+            "begin": lambda: store.begin(Attempt(reference, plan, "a", 1, "here"), ["g"], []),
             "commit": lambda: store.commit(reference, scheduler.decide(plan, NodeSucceeded("a", 1)), Outcome(1)),
             "retry": lambda: store.commit(reference, scheduler.decide(plan, NodeFailed("b", 1, "broke"))),
             "barrier": lambda: store.commit(reference, scheduler.decide(plan, BarrierReached("g", None))),
@@ -322,7 +322,7 @@ def test_what_is_refused_changed_nothing(why: str) -> None:
                 step()
             assert contents(settings, run) == before, name
         refuse(settings, why, False)
-        assert store.begin(Attempt(reference, plan, "a", 1, "here", False), ["g"], []) is not None
+        assert store.begin(Attempt(reference, plan, "a", 1, "here"), ["g"], []) is not None
         assert run.cancel()
 
 

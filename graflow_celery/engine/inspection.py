@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from graflow_celery.core.commands import DispatchNode
@@ -59,11 +59,16 @@ class Inspection:
         self._clock = now
         self._now = 0.0
         self._living: Mapping[str, Lease] = {}
+        self._dead: Collection[str] = ()
         self._workers: Sequence[Lease] | None = None
         self._stalled: dict[str, frozenset[str]] = {}
 
-    def begin(self, late: Sequence[Late]) -> None:
-        """Learns in one step what is to be known of the workers that run what is late."""
+    def begin(self, late: Sequence[Late], dead: Collection[str] = ()) -> None:
+        """Learns in one step what is to be known of the workers that run what is late.
+
+        ``dead``: workers that were just declared dead, as records name them.
+        """
+        self._dead = dead
         nodes = [report for item in late for report in item.nodes.values() if report is not None]
         if nodes:
             self._now = self._clock()
@@ -123,7 +128,7 @@ class Inspection:
         if limit is not None and age > limit + LENIENCE:
             return _word(self._losses.overdue(run, place.plan, place.key, report).stale)
         if lease is None:
-            if age <= self._patience.timeout:
+            if age <= self._patience.timeout and report.holder not in self._dead:
                 return ""
             cause = f"worker {report.worker} is gone"
             return _word(self._losses.lost(run, place.plan, place.key, report, f"{cause} while it ran").stale)

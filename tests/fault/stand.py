@@ -24,6 +24,7 @@ from graflow_celery.core.task import TaskWrapper
 from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.embedded.workers import EmbeddedWorker
+from graflow_celery.errors import GraflowError
 from graflow_celery.redis_backend.liveness import WorkerLease
 from graflow_celery.testing import wait_until
 from graflow_celery.workflows import WorkflowContext
@@ -131,16 +132,19 @@ class Stand:
             replies = change(self.settings.queue, destination=[self.name(worker)], reply=True, timeout=10)
             assert replies, f"{worker.name} did not answer"
 
-    def hold(self, worker: EmbeddedWorker, count: int, running: int | None = None, timeout: float = 10.0) -> None:
-        """Waits until the worker holds so many attempts, of which ``running`` run."""
+    def hold(self, worker: EmbeddedWorker, run: Run, count: int, running: int, timeout: float = 10.0) -> None:
+        """Waits until a beat says that the worker holds so many attempts of a run, of which ``running`` run."""
 
         def held() -> bool:
             lease = self.lease(worker)
-            if lease is None or len(lease.held) != count:
-                return False
-            return running is None or sum(item.running for item in lease.held) == running
+            found = [item for item in lease.held if item.run.id == run.id] if lease else []
+            return len(found) == count and sum(item.running for item in found) == running
 
-        wait_until(held, timeout=timeout, description=f"{worker.name} to hold {count}: {self.lease(worker)}")
+        try:
+            wait_until(held, timeout=timeout, description=f"{worker.name} to hold {count}, {running} of them running")
+        except TimeoutError as error:
+            logs = "\n".join(item.process.last_words(40) for item in self.workers)
+            pytest.fail(f"{error} It has {self.lease(worker)}{logs}")
 
     def revive(self) -> None:
         """Brings back what a test killed or stopped, and has all workers take work."""
@@ -199,7 +203,8 @@ class Caller:
         self._thread.start()
 
     def _wait(self) -> None:
-        self._status.append(self.run.wait(timeout=60))
+        with suppress(GraflowError):  # then it has no status, which is told by who asks for it
+            self._status.append(self.run.wait(timeout=60))
 
     def returns(self, timeout: float = 20.0) -> RunStatus:
         self._thread.join(timeout)

@@ -49,7 +49,7 @@ def loaded(at: Stand, victim: EmbeddedWorker, gate: Gate) -> Caller:
     run = at.submit(gate.group(FOUR))
     caller = Caller(run)
     gate.wait(2)
-    at.hold(victim, 4, running=2)
+    at.hold(victim, run, 4, running=2)
     at.only(*at.workers)
     return caller
 
@@ -62,7 +62,7 @@ def test_what_a_killed_worker_held_runs_elsewhere(two: Stand, tmp_path: Path, le
     caller = loaded(two, victim, gate)
     killed = time.monotonic()
     victim.kill()
-    two.hold(heir, 4, running=2)
+    two.hold(heir, caller.run, 4, running=2)
     taken = time.monotonic() - killed
     gate.open()
     assert caller.returns() is RunStatus.SUCCEEDED
@@ -81,7 +81,7 @@ def test_a_worker_that_is_started_again_at_once_takes_over_from_itself(two: Stan
     victim.kill()
     victim.start()
     victim.wait_ready()
-    two.hold(victim, 4, running=2)
+    two.hold(victim, caller.run, 4, running=2)
     assert two.lease(other) is not None
     gate.open()
     assert caller.returns() is RunStatus.SUCCEEDED
@@ -94,8 +94,9 @@ def test_a_worker_that_hangs_is_replaced_and_changes_nothing_when_it_goes_on(two
     victim, heir = two.workers
     caller = loaded(two, victim, gate)
     first = {begun.node for begun in gate.begun()}
+    two.only(heir)  # RabbitMQ goes on to hand messages to a consumer that hangs
     suspend(victim)
-    two.hold(heir, 4, running=2)
+    two.hold(heir, caller.run, 4, running=2)
     resume(victim)
     zombies = [begun.pid for begun in gate.begun(attempt=1)]
     wait_until(lambda: not any(is_alive(pid) for pid in zombies), description=f"the zombies {zombies} to be ended")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graflow_celery.core.commands import DispatchNode, OpenGroup, OpenMembers
@@ -86,12 +86,17 @@ class Inspection:
         self._clock = now
         self._now = 0.0
         self._living: Mapping[str, Lease] = {}
+        self._dead: Collection[str] = ()
         self._crew: _Crew | None = None
         self._left: dict[str, float] = {}
         self._stalled: dict[str, tuple[float, frozenset[str]]] = {}
 
-    def begin(self, late: Sequence[Late]) -> None:
-        """Learns in one step what is to be known of the workers that run what is late."""
+    def begin(self, late: Sequence[Late], dead: Collection[str] = ()) -> None:
+        """Learns in one step what is to be known of the workers that run what is late.
+
+        ``dead``: workers that were just declared dead, as records name them.
+        """
+        self._dead = dead
         nodes = [report for item in late for report in item.nodes.values() if report is not None]
         if nodes:
             self._now = self._clock()
@@ -139,7 +144,7 @@ class Inspection:
         lease, age = self._living.get(report.holder), self._now - report.started
         limit = place.spec.options.time_limit
         if lease is None:
-            if age > self._patience.timeout:
+            if age > self._patience.timeout or report.holder in self._dead:
                 cause = f"worker {report.worker} is gone while it ran"
                 found.count(self._losses.lost(run, place.plan, place.key, report, cause))
         elif not any(

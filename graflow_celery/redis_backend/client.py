@@ -18,7 +18,11 @@ from graflow_celery.settings import mask_url
 Client = Any
 CONNECT_TIMEOUT = 5.0
 RETRIES = 6
-SCRIPTS = ("commit", "begin", "claim", "beat", "change", "look", "lock")
+SCRIPTS = (
+    *("commit", "begin", "claim", "hurry"),
+    *("beat", "lead", "declare", "bury", "report"),
+    *("change", "look", "lock"),
+)
 #: Those that start with `lua/live.lua`, because they read a channel.
 CHANNEL_SCRIPTS = ("begin", "change", "look")
 

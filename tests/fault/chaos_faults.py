@@ -98,7 +98,7 @@ class Chaos:
     def _one(self) -> None:
         """Does a fault; another one if the one that was drawn cannot be done now."""
         weights = [WEIGHTS[kind] for kind in self._kinds]
-        for kind in self._chance.choices(self._kinds, weights, k=4):
+        for kind in self._chance.choices(self._kinds, weights, k=4) if self._kinds else ():
             if not self._server_down and (fault := self._actions[kind]()) is not None:
                 logger.info("%s %s %s", fault.kind, fault.target, fault.detail)
                 self.done.append(fault)

@@ -18,7 +18,7 @@ from typing import Self
 import psutil  # type: ignore[import-untyped]
 
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.embedded.environment import worker_environment
+from graflow_celery.environment import worker_environment
 from graflow_celery.embedded.scratch import ScratchDirectory
 from graflow_celery.redis_backend.client import Client, Scripts, connect
 from graflow_celery.redis_backend.keys import Keys
@@ -213,9 +213,10 @@ class Stage:
         for log in self.scratch.path.glob("*.log"):
             shutil.copy(log, directory / log.name)
 
-    def matches(self, actors: Sequence[Actor], text: str) -> int:
-        """In how many lines of the actors' logs the text stands."""
-        return sum(actor.log.read_text(errors="replace").count(text) for actor in actors if actor.log.exists())
+    def matches(self, actors: Sequence[Actor], *texts: str) -> int:
+        """In how many lines of the actors' logs all of the texts stand."""
+        logs = [actor.log.read_text(errors="replace") for actor in actors if actor.log.exists()]
+        return sum(all(text in line for text in texts) for log in logs for line in log.splitlines())
 
 
 def _line(process: psutil.Process) -> list[str]:

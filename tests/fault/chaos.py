@@ -64,11 +64,11 @@ def main() -> int:
         wrong += stage.stop()
         bad = [one for one in found if one.wrong]
         _complain(console, chosen.seed, wrong, bad)
-        if wrong or bad:
+        if wrong or bad or chosen.logs:
             kept = Path(chosen.logs or f"chaos-logs-{chosen.seed}").resolve()
             stage.keep(kept)
             (kept / "faults.txt").write_text("".join(f"{f.at:.3f} {f.kind} {f.target} {f.detail}\n" for f in chaos.done))
-            for one in bad:
+            for one in found:
                 (kept / f"{one.run}.events").write_text(one.log())
             console.print(f"logs of all processes: {kept}")
     return 1 if wrong or bad else 0
@@ -87,7 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
     parser.add_argument("--fsync", choices=["everysec", "always"], default="always")
     parser.add_argument("--faults", type=_kinds, default=list(FAULTS), help=f"of {','.join(FAULTS)}; or none")
-    parser.add_argument("--logs", help="where logs are kept if something is wrong")
+    parser.add_argument("--logs", help="where logs are kept; by default only if something is wrong")
     parser.add_argument("--verbose", action="store_true", help="print each fault as it is done")
     return parser.parse_args()
 
@@ -136,7 +136,7 @@ def _tell(console: Console, chaos: Chaos, stage: Stage, found: list[Audited], me
         + ", ".join(f"{end[4:]} {ends.count(end)}" for end in sorted(set(ends) - {"run_started"}))
     )
     console.print("left over: " + ", ".join(f"{count} {name}" for name, count in messages.items()))
-    worst = sorted(stalls, key=lambda stall: stall.lost_at - stall.started_at)[:3]
+    worst = sorted(stalls, key=lambda stall: stall.lost_at - stall.started_at)[:5]
     for stall in worst:
         console.print(f"  {stall.started_at - stall.lost_at:.2f} s {stall.run} {stall.node}: {stall.reason}")
 

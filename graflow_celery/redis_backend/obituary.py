@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+
+import redis
 
 from graflow_celery.redis_backend.client import Scripts, connect
 from graflow_celery.redis_backend.keys import Keys
@@ -12,8 +15,10 @@ from graflow_celery.settings import load_settings
 
 def main(worker: str) -> None:
     settings = load_settings()
-    client = connect(settings.redis_url)
-    Liveness(client, Scripts(client), Keys(settings.key_prefix), settings.heartbeat_timeout).report(worker)
+    # Where no server answers at once, there is the lease.
+    client = connect(settings.redis_url, retries=1)
+    with suppress(redis.RedisError):
+        Liveness(client, Scripts(client), Keys(settings.key_prefix), settings.heartbeat_timeout).report(worker)
     client.close()
 
 

@@ -27,6 +27,8 @@ from tests.fault.chaos_faults import FAULTS, Chaos
 from tests.fault.chaos_stage import Stage
 from tests.fault.chaos_workflows import build
 
+logger = logging.getLogger(__name__)
+
 #: Seconds without any run ending after which what is left counts as stuck.
 PATIENCE = 60.0
 AGAIN = frozenset({"node_retried", "node_iterated", "node_waiting"})
@@ -67,7 +69,9 @@ def main() -> int:
         if wrong or bad or chosen.logs:
             kept = Path(chosen.logs or f"chaos-logs-{chosen.seed}").resolve()
             stage.keep(kept)
-            (kept / "faults.txt").write_text("".join(f"{f.at:.3f} {f.kind} {f.target} {f.detail}\n" for f in chaos.done))
+            (kept / "faults.txt").write_text(
+                "".join(f"{f.at:.3f} {f.kind} {f.target} {f.detail}\n" for f in chaos.done)
+            )
             for one in found:
                 (kept / f"{one.run}.events").write_text(one.log())
             console.print(f"logs of all processes: {kept}")
@@ -113,7 +117,7 @@ def _drained(stage: Stage) -> None:
     try:
         wait_until(lambda: not stage.client.llen(stage.queue), timeout=15, description="an empty queue")
     except TimeoutError as error:
-        logging.warning("%s", error)
+        logger.warning("%s", error)
 
 
 def _tell(console: Console, chaos: Chaos, stage: Stage, found: list[Audited], messages: dict[str, int]) -> None:

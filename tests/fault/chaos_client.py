@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from graflow_celery import Run
@@ -65,7 +66,7 @@ def main() -> int:
     for number in range(*chosen.numbers):
         if len(going) >= chosen.window:
             wait(going.popleft())
-        going.append(insisting(lambda: submit(chosen.seed, number, chosen.pace)))
+        going.append(insisting(partial(submit, chosen.seed, number, chosen.pace)))
         logger.info("submitted %s", going[-1].id)
     while going:
         wait(going.popleft())

@@ -20,6 +20,9 @@ from tests.fault.chaos_stage import Actor, Stage
 SLICE = 0.05
 #: Seconds that a warm or cold shutdown may take before it counts as stuck.
 ENDING_LIMIT = 60.0
+#: The exit code of a command that finds no server; and for how many seconds after one went that may be so.
+NO_SERVER = 3
+AWAY = 10.0
 #: How often each is drawn, if it is among those asked for.
 WEIGHTS = {"kill": 4, "child": 5, "main": 2, "stop": 4, "term": 3, "quit": 1, "monitor": 2, "client": 2, "restart": 1}
 FAULTS = tuple(WEIGHTS)
@@ -48,6 +51,7 @@ class Chaos:
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._server_down = False
+        self._server_left = -AWAY
         self._actions: dict[str, Callable[[], Fault | None]] = {
             "kill": self._kill,
             "child": self._child,
@@ -125,9 +129,13 @@ class Chaos:
         if actor in self._stage.clients and code == 0:
             actor.done, actor.trouble = True, ""
             return
-        if actor.trouble not in ("ending", "killed"):
+        # What starts while the server is away says so and ends; whoever supervises it starts it again.
+        refused = code == NO_SERVER and time.monotonic() - self._server_left < AWAY
+        if actor.trouble not in ("ending", "killed") and not refused:
             actor.unexplained.append(code)
-            self.complaints.append(f"{actor.name} ended with code {code} and nobody did it. Its log ends:\n{actor.words()}")
+            self.complaints.append(
+                f"{actor.name} ended with code {code} and nobody did it. Its log ends:\n{actor.words()}"
+            )
         actor.trouble = "down"
         self._in(self._chance.uniform(0.1, 2.0), actor.start)
 
@@ -226,7 +234,7 @@ class Chaos:
         number = self._chance.choice([signal.SIGTERM, signal.SIGKILL])
         away = self._chance.uniform(0.1, 3.0)
         fault = self._fault("restart", "server", f"{number.name}, away for {away:.1f} s")
-        self._server_down = True
+        self._server_down, self._server_left = True, time.monotonic()
         self._stage.server.kill(number)
         self._stage.server.process.wait(10)
 

@@ -18,8 +18,8 @@ from typing import Self
 import psutil  # type: ignore[import-untyped]
 
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.environment import worker_environment
 from graflow_celery.embedded.scratch import ScratchDirectory
+from graflow_celery.environment import worker_environment
 from graflow_celery.redis_backend.client import Client, Scripts, connect
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
@@ -103,13 +103,24 @@ class Stage:
     """Everything that runs. Leave its block, and nothing of it runs any more."""
 
     def __init__(
-        self, *, seed: int, runs: int, workers: int, concurrency: int, clients: int, pace: float, broker: str, fsync: str
+        self,
+        *,
+        seed: int,
+        runs: int,
+        workers: int,
+        concurrency: int,
+        clients: int,
+        pace: float,
+        broker: str,
+        fsync: str,
     ) -> None:
         self.mark = f"{os.getpid()}-{time.time_ns()}"
         os.environ[MARK] = self.mark
         self.scratch = ScratchDirectory()
         home = self.scratch.make()
-        self.server = EmbeddedServer(home / "data", scratch=self.scratch, fsync="always" if fsync == "always" else "everysec")
+        self.server = EmbeddedServer(
+            home / "data", scratch=self.scratch, fsync="always" if fsync == "always" else "everysec"
+        )
         own = {"redis_url": self.server.url, "broker_url": broker, "result_backend": ""}
         self.queue = f"chaos-{self.mark}" if broker else "celery"
         self.settings: Settings = load_settings(**own, queue=self.queue)
@@ -124,8 +135,10 @@ class Stage:
         self.clients = [
             self._actor(
                 f"client{number}",
-                [sys.executable, "-m", "tests.fault.chaos_client", "--seed", str(seed), "--pace", str(pace)]
-                + ["--numbers", str(bounds[number]), str(bounds[number + 1])],
+                [
+                    *(sys.executable, "-m", "tests.fault.chaos_client", "--seed", str(seed), "--pace", str(pace)),
+                    *("--numbers", str(bounds[number]), str(bounds[number + 1])),
+                ],
             )
             for number in range(clients)
         ]

@@ -164,11 +164,11 @@ class Maker:
         given: dict[str, Any] = {"seconds": self.seconds(), "reads": reads}
         match self.chance.choices(["work", "flaky", "iterating"], [70, 20, 10])[0]:
             case "flaky":
-                return flaky(task_id=self.name("f"), failures=self.chance.randint(1, 2), **given)
+                return flaky.bind(task_id=self.name("f"), failures=self.chance.randint(1, 2), **given)
             case "iterating":
-                return iterating(task_id=self.name("i"), cycles=self.chance.randint(2, 3), **given)
+                return iterating.bind(task_id=self.name("i"), cycles=self.chance.randint(2, 3), **given)
             case _:
-                return work(task_id=self.name("w"), **given)
+                return work.bind(task_id=self.name("w"), **given)
 
     def line(self, reads: list[str], length: int) -> list[TaskWrapper]:
         found: list[TaskWrapper] = []
@@ -191,7 +191,7 @@ class Maker:
             case "loop":
                 return self.loop(reads)
             case "add":
-                added = adding(
+                added = adding.bind(
                     task_id=self.name("a"), seconds=self.seconds(), reads=reads, count=self.chance.randint(1, 3)
                 )
                 return added, added
@@ -210,15 +210,17 @@ class Maker:
         return first, last
 
     def mapped(self, reads: list[str]) -> tuple[Executable, Executable]:
-        source = listing(task_id=self.name("l"), seconds=self.seconds(), reads=reads, size=self.chance.randint(0, 6))
-        each = member(task_id=self.name("e"), seconds=self.seconds() / 2, failing=self.chance.random() < 0.3)
+        source = listing.bind(
+            task_id=self.name("l"), seconds=self.seconds(), reads=reads, size=self.chance.randint(0, 6)
+        )
+        each = member.bind(task_id=self.name("e"), seconds=self.seconds() / 2, failing=self.chance.random() < 0.3)
         items = each.map(name=self.name("m"), max_parallel=self.chance.choice([None, None, 1, 2]))
         source >> items
         return source, items
 
     def loop(self, reads: list[str]) -> tuple[Executable, Executable]:
         first, *others = self.line(reads, self.chance.randint(1, 2))
-        last = jumping(
+        last = jumping.bind(
             task_id=self.name("j"),
             seconds=self.seconds(),
             reads=[[first, *others][-1].task_id],
@@ -248,34 +250,36 @@ class Maker:
                 before = self.one(reads)
                 return chain(before, self.group([before.task_id], depth - 1))
             case "map":
-                each = member(task_id=self.name("e"), seconds=self.seconds() / 2, failing=self.chance.random() < 0.3)
+                each = member.bind(
+                    task_id=self.name("e"), seconds=self.seconds() / 2, failing=self.chance.random() < 0.3
+                )
                 return each.map(name=self.name("m"), over="numbers", max_parallel=self.chance.choice([None, 2]))
             case _:
                 return self.one(reads)
 
     def broken_member(self, reads: list[str]) -> Executable:
-        fails = broken(task_id=self.name("b"), seconds=self.seconds())
+        fails = broken.bind(task_id=self.name("b"), seconds=self.seconds())
         return chain(fails, self.one(reads)) if self.chance.random() < 0.3 else fails
 
     def odd(self, reads: list[str]) -> Executable | None:
         """What makes one run in seven end otherwise than as succeeded."""
         match self.chance.choices(["", "broken", "group", "terminate", "cancel"], [86, 4, 4, 4, 2])[0]:
             case "broken":
-                return broken(task_id=self.name("b"), seconds=self.seconds())
+                return broken.bind(task_id=self.name("b"), seconds=self.seconds())
             case "group":
                 return self.group(reads, 1, dies=True)
             case "":
                 return None
             case kind:
                 cancels = kind == "cancel"
-                return ending(task_id=self.name("x"), seconds=self.seconds(), reads=reads, cancels=cancels)
+                return ending.bind(task_id=self.name("x"), seconds=self.seconds(), reads=reads, cancels=cancels)
 
 
 def build(seed: int, number: int) -> WorkflowContext:
     """The workflow of a run: the same in every process."""
     maker = Maker(random.Random(f"{seed}-{number}"))
     with workflow(f"chaos-{seed}-{number}") as wf:
-        last: Executable = work(task_id="start", seconds=0.0, reads=[])
+        last: Executable = work.bind(task_id="start", seconds=0.0, reads=[])
         for _ in range(maker.chance.randint(1, 4)):
             first, end = maker.stage([last.task_id])
             last >> first
@@ -284,7 +288,7 @@ def build(seed: int, number: int) -> WorkflowContext:
         if odd is not None:
             last >> odd
             last = odd
-        last >> work(task_id="end", seconds=0.0, reads=[last.task_id])
+        last >> work.bind(task_id="end", seconds=0.0, reads=[last.task_id])
     return wf
 
 

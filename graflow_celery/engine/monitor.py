@@ -106,7 +106,12 @@ class Monitor:
         for reason, count in Counter(_why(late.commands)).items():
             logger.info("run %s: %d commands %s", run.id, count, reason)
             self._ledger.note(run, "carried_out", count=count, reason=reason, worker=self._name)
-        self._engine.carry_out(run, plan, late.commands)
+        others = [command for command in late.commands if not isinstance(command, CloseBarrier)]
+        self._engine.carry_out(run, plan, others)
+        for command in late.commands:
+            if isinstance(command, CloseBarrier):  # here: a message could get lost again
+                here = self._engine.graphs.plan_for(run, command.graph)
+                self._engine.close_barrier(run, here, command.group, counted=False)
         return len(late.commands)
 
 

@@ -15,6 +15,8 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from graflow_celery import failpoints
+from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.checkpointing import STORE, codec_of
@@ -64,11 +66,12 @@ class Runtime:
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
-        self.store = RedisRunStore(self.client, self.scripts, self.keys, self.values, lifetimes)
-        self.liveness = Liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
+        store, liveness, executor = _exposed() if failpoints.ON else (RedisRunStore, Liveness, CeleryExecutor)
+        self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes)
+        self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content.get, settings, self._wish)
-        self.engine = Engine(self.store, CeleryExecutor(app, self._acknowledge), self)
+        self.engine = Engine(self.store, executor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
         self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
@@ -221,6 +224,11 @@ class Runtime:
             while len(self._llm) > GRAPHS_KEPT:
                 self._llm.popitem(last=False)
             return self._llm[graph]
+
+
+def _exposed() -> tuple[type[RedisRunStore], type[Liveness], type[CeleryExecutor]]:
+    exposed.install()
+    return exposed.ExposedStore, exposed.ExposedLiveness, exposed.ExposedExecutor
 
 
 def _point() -> None:

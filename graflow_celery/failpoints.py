@@ -101,13 +101,9 @@ def _obey(point: Point, subject: str) -> None:
 
 
 def _do(action: Action) -> None:
-    match action:
-        case Action.EXIT:
-            os._exit(1)
-        case Action.KILL | Action.KILL_WORKER:
-            number = signal.SIGKILL
-        case Action.STOP | Action.STOP_WORKER:
-            number = signal.SIGSTOP
+    if action is Action.EXIT:
+        os._exit(1)
+    number = signal.SIGSTOP if action in (Action.STOP, Action.STOP_WORKER) else signal.SIGKILL
     if action in (Action.KILL_WORKER, Action.STOP_WORKER) and os.getpid() != _MAIN:
         os.kill(_MAIN, number)
     os.kill(os.getpid(), number)

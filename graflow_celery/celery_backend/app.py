@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from graflow_celery.celery_backend import heartbeat, stopping, tasks
+from graflow_celery.celery_backend import children, heartbeat, stopping, tasks
 from graflow_celery.celery_backend.publisher import check_backend
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.settings import Settings, load_settings
@@ -94,6 +94,7 @@ def _install(app: Celery, settings: Settings) -> Celery:
     tasks.register(app, runtime)
     heartbeat.install(app, runtime)
     stopping.install()
+    children.install(app)
     return app
 
 

@@ -26,7 +26,7 @@ from graflow_celery.core.commands import Command
 from graflow_celery.core.extend import Extension
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
-from graflow_celery.core.state import RunStatus
+from graflow_celery.core.state import NodeState, RunStatus
 from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.engine.lost import Losses
@@ -99,9 +99,13 @@ class Runtime:
     def lose(self, held: Held, holder: str, cause: str) -> None:
         """Reports that the process of an attempt died, and has the monitor look what else of the run is late."""
         plan = self.plan_for(held.run, held.added)
-        report = self._current(held, holder)
-        if report is not None:
+        [report] = self.store.reports(held.run, [held.node])
+        report = report or NodeReport(NodeState.QUEUED, 1, "", 0.0, 0.0, 0)
+        if report.attempt == held.attempt and report.holder == holder:
             self.losses.lost(held.run, plan, held.node, report, f"{cause} while it ran")
+        elif report.attempt == held.attempt and report.state is NodeState.QUEUED:
+            # The process had its message. A loss counts here too, or code that cannot be loaded kills for ever.
+            self.losses.lost(held.run, plan, held.node, report, f"{cause} before it began")
         self.store.hurry(held.run)
 
     def give_back(self, held: Held, holder: str, cause: str) -> None:

@@ -42,7 +42,7 @@ class Figure:
     plain: bool = True
 
 
-LEASE_ONLY = {"death_watch": False}
+LEASE_ONLY = {"env": {"GRAFLOW_CELERY_DEATH_WATCH": "false"}}
 KILLED = "SIGKILL of a node with 2 tasks running and 2 prefetched, until all four run elsewhere"
 FIGURES = (
     Figure("kill-seen", f"{KILLED}; its death is seen at once", 1, 5, crashes.killed),

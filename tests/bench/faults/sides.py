@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -80,7 +79,7 @@ class _Session:
     database = 0
     start: Callable[..., Node]
 
-    def __init__(self, place: Place, broker: str = "", **settings: Any) -> None:
+    def __init__(self, place: Place, broker: str = "") -> None:
         """``broker``: RabbitMQ's URL; empty: the place's Redis."""
         token = secrets.token_hex(3)
         self.url = f"{place.server.url}?db={self.database}"
@@ -90,7 +89,6 @@ class _Session:
             result_backend="",
             queue=f"faults-{token}",
             key_prefix=f"faults-{token}",
-            **settings,
         )
         self.gate = Gate(place.lab, token)
         self._server = redis.Redis.from_url(self.url)
@@ -132,8 +130,11 @@ class Ours(_Session):
     start = staticmethod(our_node)
     run: Run | None = None
 
-    def __init__(self, place: Place, broker: str = "", *, fail_fast: bool = False, **settings: Any) -> None:
-        super().__init__(place, broker, **settings)
+    def __init__(
+        self, place: Place, broker: str = "", *, fail_fast: bool = False, env: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(place, broker)
+        self._env.update(env or {})
         self._fail_fast = fail_fast
 
     def __enter__(self) -> Ours:
@@ -193,8 +194,8 @@ class Plain(_Session):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
-        self.result = None
-        gc.collect()  # Results take leave of their backend when they are collected, and try for long if it is gone.
+        # Results unsubscribe when they are collected, and try for long if the server is gone by then.
+        self._app.backend.result_consumer.subscribed_to.clear()
         self._app.close()
 
 

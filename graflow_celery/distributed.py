@@ -39,10 +39,9 @@ from graflow_celery.errors import (
     StoreUnavailableError,
 )
 from graflow_celery.memory_backend.callers import Callers
-from graflow_celery.ports import EventRecord, FeedbackRecord, RunRef
+from graflow_celery.ports import EventRecord, FeedbackRecord, NodeReport, RunRef
 from graflow_celery.redis_backend.client import check, connect, reported
 from graflow_celery.redis_backend.events import EventReader
-from graflow_celery.redis_backend.run_store import NodeReport
 from graflow_celery.settings import Settings, load_settings
 
 IDLE_SLICE = 1.0

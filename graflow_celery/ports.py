@@ -103,14 +103,81 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to run: where it runs, and whether the broker delivered its message again. ``node`` is its key."""
+    """One attempt to run. ``node`` is its key; ``worker`` who runs it as people say, ``holder`` as records do."""
 
     run: RunRef
     plan: Plan
     node: str
     number: int
     worker: str
-    redelivered: bool = False
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An attempt that a worker has: in its process ``pid`` if it is ``running``, else received and not begun.
+
+    ``added``: the graph that the node belongs to, if it was added while the run went on.
+    """
+
+    run: RunRef
+    node: str
+    attempt: int
+    added: str = ""
+    pid: int = 0
+    running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A worker that is dead, or has hung for so long that it counts as dead.
+
+    Attributes:
+        worker: as records name it. ``name``, ``pid``: as people do.
+        silence: seconds since its last beat.
+        reported: its process was seen to end; otherwise its lease ran out.
+        held: what it had then.
+        mark: by which the store knows the beat.
+    """
+
+    worker: str
+    name: str
+    pid: int
+    silence: float
+    reported: bool
+    held: tuple[Held, ...]
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """A node as the store has it.
+
+    Attributes:
+        worker: who runs or ran it, as people name it; ``holder``: who runs it, as records do, or empty.
+        started: since when it runs, or is queued if it is, in seconds since the epoch by the store's clock, or 0.
+        duration: in seconds.
+    """
+
+    state: NodeState
+    attempt: int
+    worker: str
+    started: float
+    duration: float
+    losses: int
+    retries: int = 0
+    cycle: int = 0
+    graph: str = ""
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What of a run is late: commands that are due, and nodes that it is time to look at, each with its record."""
+
+    run: RunRef
+    commands: Sequence[Command]
+    nodes: Mapping[str, NodeReport | None]
 
 
 @dataclass(frozen=True, slots=True)

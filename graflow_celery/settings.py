@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     heartbeat_timeout: float = Field(
         default=3.0, gt=0, description="Seconds without a beat after which a worker is missing."
     )
+    death_watch: bool = Field(
+        default=True, description="A small process beside each worker reports its death before its lease runs out."
+    )
     dispatch_grace: float = Field(
         default=2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
     )

@@ -27,3 +27,21 @@ def _has(process: psutil.Process, variable: str, value: str) -> bool:
         return process.environ().get(variable) == value and is_alive(process.pid)
     except (psutil.NoSuchProcess, psutil.AccessDenied):  # A zombie counts as the former.
         return False
+
+
+def pool_of(worker: int) -> list[int]:
+    """The processes of a worker's pool, by the pid of its main process."""
+    return [child.pid for child in _children(worker) if not _is_watch(child)]
+
+
+def watch_over(worker: int) -> list[int]:
+    """The small process that reports a worker's death."""
+    return [child.pid for child in _children(worker) if _is_watch(child)]
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    return list(psutil.Process(pid).children(recursive=True))
+
+
+def _is_watch(process: psutil.Process) -> bool:
+    return any(part.endswith("vigil.py") for part in process.cmdline())

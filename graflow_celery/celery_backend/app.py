@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from graflow_celery.celery_backend import heartbeat, revoked, tasks
+from graflow_celery.celery_backend import heartbeat, stopping, tasks
 from graflow_celery.celery_backend.publisher import check_backend
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.settings import Settings, load_settings
@@ -93,7 +93,7 @@ def _install(app: Celery, settings: Settings) -> Celery:
 
     tasks.register(app, runtime)
     heartbeat.install(app, runtime)
-    revoked.install(app, runtime)
+    stopping.install()
     return app
 
 

@@ -1,102 +1,169 @@
-"""A worker's beat and its share of the monitor: one thread in the worker's main process, started by signals."""
+"""A worker's beat: one thread in its main process, started by signals. See docs/decisions/0006-liveness.md."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import redis
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 
+from graflow_celery.celery_backend.deathwatch import DeathWatch
+from graflow_celery.celery_backend.identity import BOOT
+from graflow_celery.celery_backend.requests import GIVEN_BACK, give_back, held_requests
 from graflow_celery.celery_backend.runtime import Runtime
-from graflow_celery.engine.monitor import Monitor
+from graflow_celery.celery_backend.watching import Watch
 from graflow_celery.errors import UnavailableError
 from graflow_celery.redis_backend.liveness import WorkerLease
 
 logger = logging.getLogger(__name__)
 
+SHUT_DOWN = "its worker shut down"
+
 
 class Heart:
-    """Beats for one worker until it is stopped."""
+    """Beats for one worker, and stands for election as the monitor, until it is stopped.
 
-    def __init__(self, runtime: Runtime, worker: Callable[[], WorkerLease]) -> None:
+    Args:
+        describe: the worker's lease as it is now, with nothing held.
+    """
+
+    def __init__(self, runtime: Runtime, describe: Callable[[], WorkerLease]) -> None:
         self._runtime = runtime
-        self._worker = worker
+        self._describe = describe
         self._stopping = threading.Event()
+        self._received: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._watch = Watch(runtime, describe().id)
+        self._death_watch: DeathWatch | None = None
         self._thread = threading.Thread(target=self._beat_on, name="graflow-heartbeat", daemon=True)
 
     def start(self) -> None:
+        if self._runtime.settings.death_watch:
+            self._death_watch = DeathWatch(self._runtime.settings, self._describe().id)
+        self._watch.start()
         self._thread.start()
 
+    def count(self, queue: str) -> None:
+        """A message was received."""
+        with self._counting:
+            self._received[queue] += 1
+
     def stop(self) -> None:
-        """Stops beating and gives the lease up."""
+        """Gives back what the worker had to leave undone, stops beating and gives the lease up."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
+        self._watch.stop()
         self._thread.join(timeout=2.0)
+        give_back([request for request in [*_given_back(), *held_requests()] if request.held.running], SHUT_DOWN)
         try:
-            self._runtime.liveness.leave(self._worker().name)
+            self._runtime.liveness.leave(self._describe().id)
         except redis.RedisError as error:
-            logger.warning("the lease of %s could not be given up: %s", self._worker().name, error)
+            logger.warning("the lease could not be given up: %s", error)
+        if self._death_watch is not None:
+            self._death_watch.end()
 
     def _beat_on(self) -> None:
-        monitor = monitor_of(self._runtime, self._worker().name)
-        interval = self._runtime.settings.heartbeat_interval
-        due = 0.0
-        while True:
-            now = time.monotonic()
+        while not self._stopping.is_set():
             try:
-                if now >= due:
-                    due = now + interval
-                    self._runtime.liveness.beat(self._worker())
-                monitor.tick()
+                self._beat()
             except (redis.RedisError, UnavailableError) as error:
                 logger.warning("no beat: %s", error)
-            if self._stopping.wait(monitor.patience(max(0.0, due - time.monotonic()))):
-                return
+            self._stopping.wait(self._runtime.settings.heartbeat_interval)
+
+    def _beat(self) -> None:
+        with self._counting:
+            received, self._received = self._received, Counter()
+        held = tuple(request.held for request in held_requests())
+        try:
+            answer = self._runtime.liveness.beat(replace(self._describe(), held=held), received)
+        except redis.RedisError:
+            with self._counting:
+                self._received += received
+            raise
+        if not answer.has_leader:
+            self._watch.stand()
+        if answer.declared:
+            runs = sorted({item.run.id for item in held})
+            logger.warning(
+                "this worker had been declared dead; it ends what was given to others, of %d runs", len(runs)
+            )
+            if runs:
+                self._runtime.ask_to_stop(runs, self._describe().name)
+        if GIVEN_BACK:
+            give_back(_given_back(), SHUT_DOWN)
 
 
-def monitor_of(runtime: Runtime, name: str) -> Monitor:
-    """A monitor on a runtime, standing for election as ``name``."""
-    return Monitor(
-        runtime.engine,
-        runtime.store,
-        lambda run: runtime.graph(run.graph).plan,
-        runtime.liveness,
-        name,
-        runtime.settings.heartbeat_timeout,
-    )
+def _given_back() -> list[Any]:
+    return [GIVEN_BACK.popleft() for _ in range(len(GIVEN_BACK))]
+
+
+class _Described:
+    """A worker as its consumer is now; while that has no connection, its queues are those it had."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._queues: list[Any] = []
+
+    @property
+    def queues(self) -> list[Any]:
+        consumer = self._consumer.task_consumer
+        self._queues = list(consumer.queues) if consumer else self._queues
+        return self._queues
+
+    def lease(self) -> WorkerLease:
+        pool = self._consumer.pool
+        return WorkerLease(
+            name=self._consumer.hostname,
+            queues=tuple(sorted(queue.name for queue in self.queues)),
+            pid=os.getpid(),
+            concurrency=int(getattr(pool, "num_processes", None) or getattr(pool, "limit", None) or 1),
+            pool=type(pool).__module__.rpartition(".")[2],
+            version=version("celery"),
+            boot=BOOT,
+        )
+
+    def queue_of(self, request: Any) -> str:
+        """The queue that a message came from, which does not say so itself."""
+        key = (request.delivery_info or {}).get("routing_key") or ""
+        return next((queue.name for queue in self._queues if queue.routing_key == key), key)
 
 
 def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
-    """Lets every worker of ``app`` beat from when it is ready until it shuts down."""
-    hearts: list[Heart] = []
+    """Lets every worker of ``app`` beat from when it is ready until it has shut down."""
+    hearts: list[tuple[Heart, _Described]] = []
 
     def ready(sender: Any = None, **_: Any) -> None:
-        if sender is None or sender.app is not app:
-            return
-        heart = Heart(runtime(), lambda: _lease(sender))
-        hearts.append(heart)
-        heart.start()
+        if sender is not None and sender.app is app and not hearts:
+            described = _Described(sender)
+            hearts.append((Heart(runtime(), described.lease), described))
+            hearts[0][0].start()
 
-    def shutting_down(**_: Any) -> None:
+    def received(sender: Any = None, request: Any = None, **_: Any) -> None:
+        if hearts and sender is not None and sender.app is app:
+            heart, described = hearts[0]
+            heart.count(described.queue_of(request))
+
+    def shut_down(**_: Any) -> None:
         while hearts:
-            hearts.pop().stop()
+            hearts.pop()[0].stop()
 
+    class ShutDownAtOnce(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
+        """Celery sends no signal when it shuts down without waiting for what runs."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def terminate(self, parent: Any) -> None:
+            shut_down()
+
+    app.steps["worker"].add(ShutDownAtOnce)
     signals.worker_ready.connect(ready, weak=False)
-    signals.worker_shutdown.connect(shutting_down, weak=False)
-
-
-def _lease(consumer: Any) -> WorkerLease:
-    """The lease of the worker that a consumer belongs to; its queues as they are now."""
-    return WorkerLease(
-        name=consumer.hostname,
-        queues=tuple(sorted(queue.name for queue in (consumer.task_consumer.queues if consumer.task_consumer else ()))),
-        pid=os.getpid(),
-        concurrency=int(getattr(consumer.pool, "num_processes", None) or getattr(consumer.pool, "limit", None) or 1),
-        pool=type(consumer.pool).__module__.rpartition(".")[2],
-        version=version("celery"),
-    )
+    signals.task_received.connect(received, weak=False)
+    signals.worker_shutdown.connect(shut_down, weak=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import random
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import redis
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
@@ -18,13 +22,17 @@ from graflow_celery.codec.manifest import LoadedGraph, load_graph, pack_graph
 from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import Command
 from graflow_celery.core.extend import Extension
+from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.state import RunStatus
 from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.llm import LLMRegistry
+from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.node import NodeCode
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.stored import StoredCode
-from graflow_celery.ports import RunRef
+from graflow_celery.errors import RunNotFoundError
+from graflow_celery.ports import Held, NodeReport, RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.content_store import ContentStore
@@ -35,6 +43,10 @@ from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+#: The control command that workers obey; see `stopping`.
+STOP_STALE = "graflow_stop_stale"
 GRAPHS_KEPT = 64
 FUNCTIONS_KEPT = 4096
 
@@ -51,13 +63,15 @@ class Runtime:
         self.codec = codec_of(settings)
         self.content = ContentStore(self.client, self.keys, settings.run_ttl, settings.worker_cache_bytes)
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
-        lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace)
+        patience = 2 * settings.heartbeat_timeout
+        lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
         self.store = RedisRunStore(self.client, self.scripts, self.keys, self.values, lifetimes)
         self.liveness = Liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content.get, settings, self._wish)
         self.engine = Engine(self.store, CeleryExecutor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
+        self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
         self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()
@@ -79,6 +93,65 @@ class Runtime:
     def _wish(self, run: RunRef) -> Wish:
         every, to = self.store.wish(run)
         return Wish(every, to or STORE)
+
+    def lose(self, held: Held, holder: str, cause: str) -> None:
+        """Reports that the process of an attempt died, and has the monitor look what else of the run is late."""
+        plan = self.plan_for(held.run, held.added)
+        report = self._current(held, holder)
+        if report is not None:
+            self.losses.lost(held.run, plan, held.node, report, f"{cause} while it ran")
+        self.store.hurry(held.run)
+
+    def give_back(self, held: Held, holder: str, cause: str) -> None:
+        """Reports that an attempt was stopped through no fault of its own."""
+        report = self._current(held, holder)
+        if report is not None:
+            self.losses.returned(held.run, self.plan_for(held.run, held.added), held.node, report, cause)
+
+    def is_wanted(self, held: Held, holder: str) -> bool:
+        """Whether an attempt that ``holder`` has is still waited for: it is current, and nothing around it ended."""
+        try:
+            if RunStatus(self.store.details(held.run.id)["status"]).is_terminal:
+                return False
+        except RunNotFoundError:
+            return False
+        scopes = Place.of(self.plan_for(held.run, held.added), held.node).scopes
+        report, *around = self.store.reports(held.run, [held.node, *scopes])
+        if any(scope is not None and scope.state.is_final for scope in around):
+            return False
+        if report is None:
+            return held.attempt == 1
+        return report.attempt == held.attempt and not report.state.is_final and report.holder in ("", holder)
+
+    def _current(self, held: Held, holder: str) -> NodeReport | None:
+        """The record of an attempt, if ``holder`` runs it."""
+        [report] = self.store.reports(held.run, [held.node])
+        fits = report is not None and (report.attempt, report.holder) == (held.attempt, holder)
+        return report if fits else None
+
+    def _stop_stale(self, run: RunRef) -> None:
+        self.ask_to_stop([run.id])
+
+    def ask_to_stop(self, run_ids: Sequence[str], worker: str | None = None) -> None:
+        """Asks all workers, or one by its node name, to end what they run of some runs and is not wanted any more."""
+        to = None if worker is None else [worker]
+        try:
+            self.app.control.broadcast(STOP_STALE, arguments={"runs": list(run_ids)}, destination=to)
+        except (OperationalError, OSError) as error:
+            logger.warning("workers could not be asked to stop what is not wanted any more: %s", error)
+
+    def depth(self, queue: str) -> int | None:
+        """How many messages wait in a queue of the broker; None if it does not say."""
+        try:
+            with self.app.connection_or_acquire() as connection:
+                try:
+                    with connection.channel() as channel:
+                        return int(channel.queue_declare(queue, passive=True).message_count)
+                except connection.channel_errors:  # there is no such queue
+                    return 0
+        except (OperationalError, OSError, redis.RedisError) as error:
+            logger.warning("the broker does not say how many messages wait in '%s': %s", queue, error)
+            return None
 
     def channel(self, run_id: str) -> RedisChannel:
         key = self.keys.run(run_id).channel

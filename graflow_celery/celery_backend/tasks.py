@@ -13,18 +13,19 @@ from typing import Any
 import redis
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
-from celery.worker.request import Request
 
 from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
+from graflow_celery.celery_backend.identity import holder_of
+from graflow_celery.celery_backend.requests import NodeRequest
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
-from graflow_celery.core.events import NodeFailed, RunAborted
+from graflow_celery.core.events import RunAborted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
 from graflow_celery.coroutines import HOST
 from graflow_celery.engine.node import Host, run_attempt
-from graflow_celery.errors import BlobMissingError, BlobRejectedError, TimeLimitError, UnavailableError
-from graflow_celery.ports import Attempt, Outcome, RunRef
+from graflow_celery.errors import BlobMissingError, BlobRejectedError
+from graflow_celery.ports import Attempt, RunRef
 
 logger = logging.getLogger(__name__)
 
@@ -37,32 +38,6 @@ DELIVERY: dict[str, Any] = {
     "ignore_result": True,
     "store_errors_even_if_ignored": False,
 }
-
-
-class NodeRequest(Request):
-    """A node's message in the worker's main process, which alone sees a hard time limit kill a pool process."""
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        if not soft:
-            run_id, graph, node, attempt, *added = self.args
-            reason = f"it ran past its time_limit of {timeout:g} s and was killed"
-            here: Runtime = self.task.runtime()
-            run = RunRef(run_id, graph)
-            error = TimeLimitError(node_of(node), reason)
-            outcome = Outcome(error=error, worker=self.hostname or here.where, duration=timeout)
-            with told():
-                plan = here.plan_for(run, *added)
-                [retries] = here.store.retries(run, [node])
-                failed = NodeFailed(node, attempt, reason, retries=retries, jitter=random.random())
-                here.engine.deliver(run, plan, failed, outcome)
-        super().on_timeout(soft, timeout)
-
-    def terminate(self, pool: Any, signal: Any = None) -> None:
-        """``revoke(terminate=True)``. A coroutine that runs in this process, in a pool of threads or of greenlets, is
-        cancelled; its node fails with that. What runs in a pool's process is ended with the process.
-        """
-        if not HOST.cancel(self.id):
-            super().terminate(pool, signal)
 
 
 class NodeTask(Task):
@@ -82,7 +57,6 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         run = RunRef(run_id, graph)
         with _given_back():
             worker = self.request.hostname or here.where
-            redelivered = bool((self.request.delivery_info or {}).get("redelivered"))
             plan = _plan(here, run, added)
             host = Host(
                 context=here.context(run, plan),
@@ -90,9 +64,8 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
                 run_coroutine=partial(HOST.run, task_id=node_of(node_id), owner=self.request.id),
                 clock=time.perf_counter,
                 random=random.random,
-                max_losses=here.settings.max_losses,
             )
-            applied = run_attempt(here.engine, Attempt(run, plan, node_id, attempt, worker, redelivered), host)
+            applied = run_attempt(here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host)
         _count_once(applied)
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
@@ -103,15 +76,6 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         with _given_back():
             applied = here.engine.close_barrier(run, _plan(here, run, added), group)
         _count_once(applied)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Keeps the worker's main process going where the outcome of a task that it ended cannot be stored."""
-    try:
-        yield
-    except (redis.RedisError, UnavailableError, BlobMissingError, BlobRejectedError):
-        logger.exception("the outcome of a task that was killed or revoked could not be stored")
 
 
 @contextmanager

@@ -164,10 +164,7 @@ class ProgressModel:
                 node.succeeded = node.failed = node.skipped = 0
             node.started = at if node.started is None or not node.is_group else node.started
             self._open(node, at)
-        elif verb == "lost":
-            node.reason = str(record.get("reason", ""))
-            self._retried(node)
-        elif verb == "retried":
+        elif verb in ("retried", "lost", "returned"):
             node.state = QUEUED
             node.reason = str(record.get("reason", ""))
             self._retried(node)

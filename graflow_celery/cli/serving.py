@@ -11,13 +11,10 @@ import threading
 from collections.abc import Sequence
 
 import click
-import redis
 
-from graflow_celery.celery_backend.heartbeat import monitor_of
-from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.watching import Watch
 from graflow_celery.cli import render
 from graflow_celery.cli.interruption import handling
-from graflow_celery.cli.wording import first_line
 from graflow_celery.distributed import client_runtime
 from graflow_celery.errors import UnavailableError
 from graflow_celery.settings import load_settings
@@ -45,45 +42,21 @@ def flower(arguments: tuple[str, ...]) -> int:
 
 @click.command()
 def monitor() -> int:
-    """Start a monitor: it sends again what was lost between a commit and its message.
+    """Start a monitor: it replaces what was lost with a worker, and sends again what was not sent.
 
     Every worker has one inside; a monitor of its own is for when no worker may be up. One of them leads at a time.
     """
     render.log_to_stderr()
     runtime = client_runtime()
     stopping = threading.Event()
+    watch = Watch(runtime, f"monitor@{runtime.where}")
+    logger.info("monitor on prefix '%s'", runtime.settings.key_prefix)
     with handling((signal.SIGINT, signal.SIGTERM), lambda *_: stopping.set()):
-        watch_over(runtime, stopping)
+        watch.start()
+        stopping.wait()
+    watch.stop()
+    logger.info("monitor stopped")
     return 0
-
-
-def watch_over(runtime: Runtime, stopping: threading.Event) -> None:
-    """Ticks once a heartbeat interval until ``stopping`` is set, through absences of the server."""
-    name = f"monitor@{runtime.where}"
-    tick = monitor_of(runtime, name)
-    leads: bool | None = None
-    answers = True
-    logger.info("monitor %s started on prefix '%s'", name, runtime.settings.key_prefix)
-    while True:
-        try:
-            sent = tick.tick()
-            now_leads = runtime.liveness.leader() == name
-        except (redis.RedisError, UnavailableError) as error:
-            if answers:
-                logger.error("the server went away (%s); trying again until it answers", first_line(str(error)))
-            answers, leads = False, None
-        else:
-            if not answers:
-                logger.info("the server answers again")
-            answers = True
-            if now_leads != leads:
-                logger.info("this monitor leads" if now_leads else "standing by: another monitor leads")
-            leads = now_leads
-            if sent:
-                logger.info("%d commands carried out", sent)
-        if stopping.wait(tick.patience(runtime.settings.heartbeat_interval)):
-            logger.info("monitor %s stopped", name)
-            return
 
 
 def _become_celery(program: str, arguments: Sequence[str]) -> int:

@@ -34,7 +34,8 @@ class NodeSucceeded:
 class NodeFailed:
     """``retryable`` is False where another attempt cannot help: a missing module, a value that cannot be sent.
 
-    ``retries``: how many retries came before. ``jitter``: a number in [0, 1).
+    ``retries``: how many retries came before. ``jitter``: a number in [0, 1). ``counted`` is False if somebody else
+    than the attempt itself reports it, so that a chord around the node will not hear of it.
     """
 
     node: str
@@ -43,19 +44,38 @@ class NodeFailed:
     retryable: bool = True
     retries: int = 0
     jitter: float = 0.5
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLost:
-    """The process that ran the attempt died, for the ``losses``-th time; the broker delivered its message again.
+    """The process that ran the attempt died or hangs, or its worker did. ``reason`` says which, and since when.
 
-    ``max_losses`` is the setting's value, for nodes that have none of their own.
+    ``losses``: how many the node had before. ``max_losses``: the setting's value, for nodes that have none of their
+    own.
+    ``holder``: the worker that ran it; if another one does by now, nothing was lost. ``jitter``: a number in [0, 1).
     """
 
     node: str
     attempt: int
     losses: int
     max_losses: int
+    reason: str
+    holder: str
+    jitter: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReturned:
+    """The attempt will not come to an end for no fault of its own: its message got lost, or its worker shut down.
+
+    ``holder``: the worker that ran it; empty if nobody had begun it. If that is not so any more, nothing was lost.
+    """
+
+    node: str
+    attempt: int
+    reason: str
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +216,7 @@ Event = (
     | NodeSucceeded
     | NodeFailed
     | NodeLost
+    | NodeReturned
     | NodeReentered
     | NodeIterated
     | NodeFinished

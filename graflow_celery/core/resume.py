@@ -113,7 +113,7 @@ class _Resumption:
         if record.state is NodeState.WAITING:
             return
         if record.state is NodeState.RUNNING:
-            self.state.nodes[key] = replace(record, state=NodeState.QUEUED)
+            self.state.nodes[key] = replace(record, state=NodeState.QUEUED, worker="")
             self.state.steps -= 1
         if key not in self.sent or record.attempt > 1:
             yield Emission(DispatchNode(key, record.attempt, place.graph))

@@ -40,6 +40,7 @@ from graflow_celery.core.events import (
     NodeIterated,
     NodeLost,
     NodeReentered,
+    NodeReturned,
     NodeSkipped,
     NodeSucceeded,
     RunAborted,
@@ -50,12 +51,15 @@ from graflow_celery.core.events import (
     StepsExceeded,
 )
 from graflow_celery.core.place import Place, start_of
-from graflow_celery.core.plan import Plan
+from graflow_celery.core.plan import Plan, TaskOptions
 from graflow_celery.core.policy import SchedulingPolicy
+from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.core.state import Arrival, Draw, Emission, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunStateError
 
 FIRST_ATTEMPT = 1
+#: How long a node waits that lost more than one process. The first time it goes on at once.
+LOSS_BACKOFF = RetryPolicy(initial_interval=1.0, max_interval=30.0, jitter=True)
 RunEnd = CancelRequested | RunAborted | StepsExceeded | RunExpired
 
 
@@ -121,10 +125,8 @@ class Scheduler:
                 if added is not None:
                     return self._added(place, attempt, added, goto)
                 return self._ended(place, attempt, NodeState.SUCCEEDED, goto=goto, leaves=leaves)
-            case NodeFailed():
-                return self._failed(place, event)
-            case NodeLost(_, attempt, losses, max_losses):
-                return self._lost(place, attempt, losses, max_losses)
+            case NodeFailed() | NodeLost() | NodeReturned():
+                return self._unfinished(place, event)
             case NodeReentered(_, attempt, cycle):
                 return self._reentered(place, attempt, cycle)
             case NodeIterated(_, attempt):
@@ -158,22 +160,32 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------ another attempt
 
+    def _unfinished(self, place: Place, event: NodeFailed | NodeLost | NodeReturned) -> Transition:
+        match event:
+            case NodeFailed():
+                return self._failed(place, event)
+            case NodeLost():
+                return self._lost(place, event)
+            case NodeReturned(_, attempt, reason, holder):
+                return replace(self._again(place, "node_returned", attempt), reason=reason, holder=holder)
+
     def _failed(self, place: Place, event: NodeFailed) -> Transition:
         options = place.spec.options
         if event.retryable and event.retries < options.retries:
             delay = options.retry.delay(event.retries, event.jitter) if options.retry is not None else 0.0
             retried = self._again(place, "node_retried", event.attempt, delay=delay)
             return replace(retried, retries=True, reason=event.reason)
-        return self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason)
+        return self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason, counted=event.counted)
 
-    def _lost(self, place: Place, attempt: int, losses: int, max_losses: int) -> Transition:
-        """The attempt goes on where its message was delivered again, until the node may lose no more workers."""
-        options = place.spec.options
-        allowed = 0 if options.on_worker_loss == "fail" else options.max_losses or max_losses
-        reason = lost_reason(losses)
-        if losses > allowed:
-            return self._ended(place, attempt, NodeState.FAILED, reason=reason)
-        return Transition("node_lost", place.key, attempt, scopes=place.scopes, reason=reason)
+    def _lost(self, place: Place, event: NodeLost) -> Transition:
+        """Another attempt takes over, later each time, until the node has lost as many processes as it may."""
+        losses = event.losses + 1
+        if losses >= losses_allowed(place.spec.options, event.max_losses):
+            lost = self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason, counted=False)
+        else:
+            delay = LOSS_BACKOFF.delay(losses - 2, event.jitter) if losses > 1 else 0.0
+            lost = replace(self._again(place, "node_lost", event.attempt, delay=delay), reason=event.reason)
+        return replace(lost, holder=event.holder, loses=True)
 
     def _reentered(self, place: Place, attempt: int, cycle: int) -> Transition:
         limit = place.spec.options.max_cycles
@@ -387,10 +399,9 @@ class Scheduler:
         return tuple(opened)
 
 
-def lost_reason(losses: int) -> str:
-    """How a loss reads in events and errors."""
-    times = "its worker process died" if losses == 1 else f"its worker process died {losses} times"
-    return f"{times} while it ran (out of memory?)"
+def losses_allowed(options: TaskOptions, max_losses: int) -> int:
+    """With how many losses a node has failed; ``max_losses`` is the setting's value."""
+    return 1 if options.on_worker_loss == "fail" else options.max_losses or max_losses
 
 
 def cycle_reason(limit: int) -> str:

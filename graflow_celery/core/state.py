@@ -70,10 +70,11 @@ class NodeRecord:
 
     Attributes:
         attempt: the current one, counted from 1; 0 for groups and skipped nodes.
-        losses: how often the attempt lost its process.
+        losses: how often its attempts lost the process that ran them.
         retries: how many failures were followed by another attempt.
         cycle: how often the node was entered again in this run before and with this activation.
         graph: the graph that it belongs to, if it was added while the run went on.
+        worker: who runs it; empty unless it is ``running``.
     """
 
     state: NodeState
@@ -82,6 +83,7 @@ class NodeRecord:
     retries: int = 0
     cycle: int = 0
     graph: str = ""
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +143,10 @@ class Transition:
         node, attempt: the fence: nothing changes unless this is the activation's current attempt and it has not ended.
             An ``attempt`` of 0 stands for one that has none (a group, a skipped node).
         scopes: the groups around it: nothing changes if one of them has ended.
+        holder: if it is given, nothing changes unless this worker runs the attempt; empty: unless nobody began it.
         becomes: the new state; with ``next_attempt`` the attempt that is current from now on.
         retries: the failure is followed by another attempt.
+        loses: the attempt lost its process.
         mirror: the activation under which the barrier around it looks for its outcome, if that is another one.
         consumes: what the run no longer waits for.
         declares, arrivals, emissions, draw: what is counted, and which commands are queued. What was declared stays.
@@ -158,9 +162,11 @@ class Transition:
     node: str | None = None
     attempt: int = 0
     scopes: tuple[str, ...] = ()
+    holder: str | None = None
     becomes: NodeState | None = None
     next_attempt: int = 0
     retries: bool = False
+    loses: bool = False
     mirror: str | None = None
     consumes: int = 0
     declares: tuple[tuple[str, int], ...] = ()
@@ -206,7 +212,6 @@ class Leave:
     ``max_steps`` is the run's limit if it was reached; the attempt must not run then.
     """
 
-    losses: int = 0
     retries: int = 0
     cycle: int = 0
     max_steps: int | None = None
@@ -231,32 +236,30 @@ class RunState:
     failed_node: str | None = None
 
     def begin(
-        self, node: str, attempt: int, redelivered: bool = False, scopes: tuple[str, ...] = (), graph: str = ""
+        self, node: str, attempt: int, worker: str = "", scopes: tuple[str, ...] = (), graph: str = ""
     ) -> Leave | None:
-        """Marks an attempt as running. ``graph``: the one that the node belongs to, if it was added.
+        """Marks an attempt as running on ``worker``. ``graph``: the one that the node belongs to, if it was added.
 
-        None if it is not the current one, has ended, or a group around it or the run has; also if it runs already,
-        unless its message was redelivered, which the broker does when the process that held it has died.
+        None if it is not the current one, runs already, has ended, or a group around it or the run has. That a broker
+        delivers a message again says nothing of the process that had it first: see docs/decisions/0006-liveness.md.
         """
-        if self.status.is_terminal or not self._is_current(node, attempt, scopes):
+        if self.status.is_terminal or not self._is_current(node, attempt, scopes, None):
             return None
         record = self.nodes.get(node) or NodeRecord(NodeState.QUEUED, attempt, graph=graph)
-        runs_already = record.state is NodeState.RUNNING
-        if record.state is NodeState.WAITING or (runs_already and not redelivered):
+        if record.state is not NodeState.QUEUED:
             return None
         if self.max_steps is not None and self.steps >= self.max_steps:
             return Leave(max_steps=self.max_steps)
-        record = replace(record, state=NodeState.RUNNING, losses=record.losses + runs_already)
-        self.nodes[node] = record
+        self.nodes[node] = replace(record, state=NodeState.RUNNING, worker=worker)
         self.steps += 1
-        return Leave(record.losses, record.retries, record.cycle)
+        return Leave(record.retries, record.cycle)
 
     def apply(self, transition: Transition) -> Applied:
         if self.status.is_terminal:
             return STALE
         node = transition.node
         if node is not None:
-            if not self._is_current(node, transition.attempt, transition.scopes):
+            if not self._is_current(node, transition.attempt, transition.scopes, transition.holder):
                 return STALE
             self._enter_state(node, transition)
         for command in transition.acknowledges:
@@ -282,13 +285,15 @@ class RunState:
             return Applied((), self.status, counted, ended=self.ended)
         return Applied(tuple(emissions), self.status, counted, ended=self.ended)
 
-    def _is_current(self, node: str, attempt: int, scopes: tuple[str, ...]) -> bool:
+    def _is_current(self, node: str, attempt: int, scopes: tuple[str, ...], holder: str | None) -> bool:
         if any(scope in self.nodes and self.nodes[scope].state.is_final for scope in scopes):
             return False
         record = self.nodes.get(node)
         if record is None:
-            return attempt <= 1
-        return not record.state.is_final and record.attempt == attempt
+            return attempt <= 1 and not holder
+        if record.state.is_final or record.attempt != attempt:
+            return False
+        return holder is None or (record.worker == holder and record.state is not NodeState.WAITING)
 
     def _enter_state(self, node: str, transition: Transition) -> None:
         state = transition.becomes
@@ -296,9 +301,8 @@ class RunState:
             return
         record = self.nodes.get(node) or NodeRecord(state, transition.attempt)
         attempt = transition.next_attempt or transition.attempt
-        losses = 0 if transition.next_attempt else record.losses
-        retries = record.retries + transition.retries
-        record = replace(record, state=state, attempt=attempt, losses=losses, retries=retries)
+        losses, retries = record.losses + transition.loses, record.retries + transition.retries
+        record = replace(record, state=state, attempt=attempt, losses=losses, retries=retries, worker="")
         self.nodes[node] = record
         if transition.mirror is not None:
             self.nodes[transition.mirror] = record

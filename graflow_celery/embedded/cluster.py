@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from graflow_celery.embedded.environment import settings_environment
 from graflow_celery.embedded.interrupts import uninterrupted
 from graflow_celery.embedded.scratch import ScratchDirectory
 from graflow_celery.embedded.server import EmbeddedServer
 from graflow_celery.embedded.workers import READY_TIMEOUT, STOP_GRACE, EmbeddedWorkers
+from graflow_celery.environment import settings_environment
 from graflow_celery.settings import Settings, load_settings
 
 INTERRUPT_GRACE = 1.0

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
-from graflow_celery.embedded.environment import worker_environment
 from graflow_celery.embedded.interrupts import uninterrupted
 from graflow_celery.embedded.process import GuardedProcess
 from graflow_celery.embedded.scratch import ScratchDirectory
+from graflow_celery.environment import worker_environment
 from graflow_celery.errors import UnavailableError
 from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.keys import Keys

@@ -189,7 +189,7 @@ def _state_to_json(state: RunState) -> dict[str, Any]:
     outbox = [
         [to_text(item.command), item.weight, item.expected, item.delay, item.reenters] for item in state.outbox.values()
     ]
-    nodes = {key: list(asdict(record).values()) for key, record in state.nodes.items()}
+    nodes = {key: list(asdict(replace(record, worker="")).values()) for key, record in state.nodes.items()}
     return {**fields, "status": state.status.value, "nodes": nodes, "outbox": outbox}
 
 

@@ -50,11 +50,29 @@ def take_items(store: RunStore, run: RunRef, place: Place) -> dict[str, Any]:
     return {key_of(f"{prefix}[{index}]", (*place.passes, "0")): item for index, item in enumerate(found)}
 
 
-def judged(found: Mapping[str, NodeOutcome], expired: float | None) -> list[MemberOutcome]:
-    """What a policy judges. ``expired``: the seconds after which members that have not ended count as failed."""
+def judged(
+    found: Mapping[str, NodeOutcome], *, expired: float | None = None, stopped: str | None = None
+) -> list[MemberOutcome]:
+    """What a policy judges. Members that have not ended count as failed.
+
+    ``expired``: because so many seconds were over; ``stopped``: because of this shortfall.
+    """
     late = None if expired is None else f"it did not end within the group's timeout of {expired:g} s"
+    late = late if stopped is None else "it was not waited for, since the group could not be met any more"
     return [
         MemberOutcome(member, outcome.state is NodeState.SUCCEEDED, outcome.error or _missing(outcome.state, late))
+        for member, outcome in found.items()
+    ]
+
+
+def hopeful(found: Mapping[str, NodeOutcome]) -> list[MemberOutcome]:
+    """What a policy would judge at the best: all members that have not ended succeed."""
+    return [
+        MemberOutcome(
+            member,
+            outcome.state is None or not outcome.state.is_final or outcome.state is NodeState.SUCCEEDED,
+            outcome.error or _missing(outcome.state, None),
+        )
         for member, outcome in found.items()
     ]
 

@@ -1,85 +1,124 @@
-"""The monitor: carries out what nobody carried out in time. Safe to run anywhere, and in many places at once."""
+"""The monitor: sees to what is late. Safe to run anywhere, and in many places at once."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from graflow_celery.core.commands import Command
+from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.events import RunAborted
-from graflow_celery.core.plan import Plan
+from graflow_celery.engine.inspection import Inspection
+from graflow_celery.engine.lost import Losses
+from graflow_celery.engine.oversight import Ledger, Workforce
 from graflow_celery.engine.runner import Engine
 from graflow_celery.errors import BlobMissingError, BlobRejectedError
-from graflow_celery.ports import RunRef
+from graflow_celery.ports import Death, Held, Late, RunRef
 
-BATCH = 500
 #: Seconds between two ticks at the least.
 SHORTEST = 0.02
 
 logger = logging.getLogger(__name__)
 
 
-class DueCommands(Protocol):
-    """A run store that can hand out commands whose time has come, and says in how many seconds the next one is due."""
-
-    next_due: float | None
-
-    def due(self, limit: int) -> Iterable[tuple[RunRef, list[Command]]]: ...
-
-
-class Leadership(Protocol):
-    """A lease that one monitor at a time holds."""
-
-    def lead(self, name: str, seconds: float) -> bool: ...
-
-
 class Monitor:
-    """Carries out what is due in the outboxes of runs: timers whose time has come, and what is still there after its
-    grace, because a process died between commit and dispatch, or a chord did not fire. The fence makes a second sending
-    harmless.
+    """Sees to workers that died, and to what is late in the runs: commands that were not carried out, timers, attempts
+    that nobody has. What it does is fenced: nothing breaks if another one does it too.
 
     Args:
-        engine: carries the commands out.
-        due: where they come from.
-        plan: finds a run's plan. Raises BlobMissingError or BlobRejectedError.
-        leadership, name, lease: ticks do nothing while another monitor holds the lease of ``lease`` seconds.
+        name, lease: ticks do nothing while another monitor holds the lease of ``lease`` seconds.
     """
 
     def __init__(
         self,
         engine: Engine,
-        due: DueCommands,
-        plan: Callable[[RunRef], Plan],
-        leadership: Leadership,
+        ledger: Ledger,
+        workforce: Workforce,
+        losses: Losses,
+        inspection: Inspection,
         name: str,
         lease: float,
     ) -> None:
         self._engine = engine
-        self._due = due
-        self._plan = plan
-        self._leadership = leadership
+        self._ledger = ledger
+        self._workforce = workforce
+        self._losses = losses
+        self._inspection = inspection
         self._name = name
         self._lease = lease
-        self._leads = False
+        self.leads = False
 
     def tick(self) -> int:
-        """One look at everything that is due; returns how many commands were carried out."""
-        self._leads = self._leadership.lead(self._name, self._lease)
-        if not self._leads:
+        """One look at everything that is late; returns how much was done about it."""
+        self.leads = self._workforce.lead(self._name, self._lease)
+        if not self.leads:
             return 0
-        done = 0
-        for run, commands in self._due.due(BATCH):
-            logger.info("run %s: carrying out %d commands whose time has come", run.id, len(commands))
+        deaths = self._workforce.deaths()
+        done = sum(self._see_to_death(death) for death in deaths)
+        # A worker that died may have had what no beat of it told of, or have been about to send something.
+        late = list(self._ledger.late(sweep=bool(deaths)))
+        self._inspection.begin(late)
+        for item in late:
             try:
-                self._engine.carry_out(run, self._plan(run), commands)
+                done += self._carry_out(item) + self._inspection.inspect(item)
             except (BlobMissingError, BlobRejectedError) as error:
-                self._engine.end(run, RunAborted(str(error)))
-                continue
-            done += len(commands)
+                self._engine.end(item.run, RunAborted(str(error)))
         return done
 
     def patience(self, most: float) -> float:
         """Seconds until another tick is worth while, ``most`` at the most."""
-        after = self._due.next_due if self._leads else None
-        return most if after is None else min(most, max(SHORTEST, after))
+        times = (self._workforce.next_expiry, self._ledger.next_look) if self.leads else ()
+        return min([most, *(max(SHORTEST, after) for after in times if after is not None)])
+
+    def _see_to_death(self, death: Death) -> int:
+        cause = _cause(death)
+        logger.warning("%s; it held %d attempts", cause, len(death.held))
+        by_run: dict[RunRef, list[Held]] = {}
+        for held in death.held:
+            by_run.setdefault(held.run, []).append(held)
+        done = 0
+        for run, found in by_run.items():
+            try:
+                done += self._replace(run, found, death, cause)
+            except (BlobMissingError, BlobRejectedError) as error:
+                self._engine.end(run, RunAborted(str(error)))
+        self._workforce.bury(death)
+        return done
+
+    def _replace(self, run: RunRef, found: Sequence[Held], death: Death, cause: str) -> int:
+        reports = self._ledger.reports(run, [held.node for held in found])
+        done = 0
+        for held, report in zip(found, reports, strict=True):
+            plan = self._engine.graphs.plan_for(run, held.added)
+            if report is not None and report.attempt != held.attempt:
+                continue
+            if report is not None and report.holder == death.worker:
+                done += not self._losses.lost(run, plan, held.node, report, f"{cause} while it ran this").stale
+            elif report is None or (not report.holder and report.state == "queued"):
+                done += not self._losses.returned(run, plan, held.node, report, f"{cause} before it began this").stale
+        return done
+
+    def _carry_out(self, late: Late) -> int:
+        if not late.commands:
+            return 0
+        run, plan = late.run, self._engine.graphs.plan_for(late.run, "")
+        for reason, count in Counter(_why(late.commands)).items():
+            logger.info("run %s: %d commands %s", run.id, count, reason)
+            self._ledger.note(run, "carried_out", count=count, reason=reason, worker=self._name)
+        self._engine.carry_out(run, plan, late.commands)
+        return len(late.commands)
+
+
+def _cause(death: Death) -> str:
+    who = f"worker {death.name} (pid {death.pid})" if death.pid else f"worker {death.name}"
+    if death.reported:
+        return f"{who} died (its process ended; its last beat was {death.silence:.1f} s ago)"
+    return f"{who} died or hangs (its last beat was {death.silence:.1f} s ago)"
+
+
+def _why(commands: Sequence[Command]) -> Iterator[str]:
+    for command in commands:
+        if isinstance(command, DispatchNode | OpenGroup | OpenMembers):
+            yield "that were committed and not known to be sent, are sent again"
+        elif isinstance(command, CloseBarrier):
+            yield "of barriers that no chord fired, are carried out"

@@ -12,7 +12,6 @@ from graflow_celery.core.events import (
     Event,
     FeedbackRequested,
     NodeFailed,
-    NodeLost,
     NodeReentered,
     StepsExceeded,
 )
@@ -20,7 +19,6 @@ from graflow_celery.core.extend import extend
 from graflow_celery.core.injection import injection
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
-from graflow_celery.core.scheduler import lost_reason
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.engine.awaiting import Steps, advance, settled
@@ -42,7 +40,6 @@ from graflow_celery.errors import (
     ParameterError,
     SerializationError,
     TaskCancelledError,
-    WorkerLostError,
 )
 from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner, Outcome, Random
 
@@ -126,7 +123,6 @@ class Host:
         load: brings the node's code; its errors are errors of the node.
         run_coroutine: runs the coroutine of an ``async def`` task to its end.
         clock: measures the duration, in seconds. ``random``: draws a number in [0, 1).
-        max_losses: how many processes a node may lose that does not say so itself.
     """
 
     context: ExecutionContext
@@ -134,7 +130,6 @@ class Host:
     run_coroutine: CoroutineRunner
     clock: Clock
     random: Random
-    max_losses: int = 0
 
 
 def run_attempt(engine: Engine, attempt: Attempt, host: Host) -> Applied:
@@ -190,24 +185,18 @@ class _AttemptRun:
             return self.failed(error)
 
     def refused(self, begun: Begun) -> Applied | None:
-        """What speaks against running it all the same: too many lost processes, cycles or steps."""
+        """What speaks against running it all the same: too many cycles or steps."""
         attempt, leave = self.attempt, begun.leave
         if leave.max_steps is not None:
             self.engine.end(attempt.run, StepsExceeded(leave.max_steps))
             return STALE
-        applied: Applied | None = None
-        if leave.losses:
-            reason = f"{lost_reason(leave.losses)}. Give it more memory, or allow more: max_losses=..."
-            lost = NodeLost(attempt.node, attempt.number, leave.losses, self.host.max_losses)
-            applied = self.deliver(
-                lost, Outcome(error=WorkerLostError(self.place.spec.id, reason), worker=attempt.worker)
-            )
         limit = self.place.spec.options.max_cycles
-        if leave.cycle and limit is not None and not (applied and applied.stale):
-            error = CycleLimitExceededError(self.place.spec.id, leave.cycle, limit)
-            again = NodeReentered(attempt.node, attempt.number, leave.cycle)
-            applied = self.deliver(again, Outcome(error=error, worker=attempt.worker))
-        return applied if applied is not None and (applied.ended_node or applied.stale) else None
+        if not leave.cycle or limit is None:
+            return None
+        error = CycleLimitExceededError(self.place.spec.id, leave.cycle, limit)
+        again = NodeReentered(attempt.node, attempt.number, leave.cycle)
+        applied = self.deliver(again, Outcome(error=error, worker=attempt.worker))
+        return applied if applied.ended_node or applied.stale else None
 
     def call(self, code: NodeCode, task: TaskExecutionContext, arguments: Mapping[str, Any]) -> Any:
         injected = (task,) if code.inject_context else ()

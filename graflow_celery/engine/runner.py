@@ -33,7 +33,7 @@ from graflow_celery.core.plan import NodeSpec, Plan
 from graflow_celery.core.policy import MemberOutcome
 from graflow_celery.core.scheduler import RunEnd, Scheduler
 from graflow_celery.core.state import Applied, Transition
-from graflow_celery.engine.groups import judged, member_keys, take_items
+from graflow_celery.engine.groups import hopeful, judged, member_keys, take_items
 from graflow_celery.errors import (
     BlobMissingError,
     BlobRejectedError,
@@ -152,10 +152,26 @@ class Engine:
         self.follow(run, plan, applied)
         return applied
 
+    def close_if_hopeless(self, run: RunRef, plan: Plan, group: str) -> Applied | None:
+        """Closes a group whose policy cannot be met any more, whatever the members come to that have not ended.
+
+        None if it can be met, and nothing was done.
+        """
+        place = Place.of(plan, group)
+        found = self._members(run, place)
+        shortfall = place.spec.policy.judge(hopeful(found))
+        if shortfall is None:
+            return None
+        error = _error(place.spec, shortfall, judged(found, stopped=shortfall))
+        event = BarrierReached(group, shortfall, counted=False)
+        applied = self._commit(run, plan, event, Outcome(error=error))
+        self.follow(run, plan, applied)
+        return applied
+
     def _close(self, run: RunRef, plan: Plan, group: str, *, expired: bool = False) -> Applied:
         place = Place.of(plan, group)
         found = self._members(run, place)
-        outcomes = judged(found, place.spec.timeout if expired else None)
+        outcomes = judged(found, expired=place.spec.timeout if expired else None)
         shortfall = place.spec.policy.judge(outcomes)
         if shortfall is None:
             goto = self.store.jumps(run, group)

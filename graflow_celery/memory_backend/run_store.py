@@ -58,7 +58,7 @@ class MemoryRunStore:
     def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         with self._lock:
             graph = attempt.plan.graph_of(node_of(attempt.node))
-            leave = self.state.begin(attempt.node, attempt.number, attempt.redelivered, tuple(scopes), graph)
+            leave = self.state.begin(attempt.node, attempt.number, attempt.worker, tuple(scopes), graph)
             if leave is None or leave.max_steps is not None:
                 return None if leave is None else Begun(leave=leave)
             self._record(event="node_started", node=attempt.node, attempt=attempt.number, worker=attempt.worker)

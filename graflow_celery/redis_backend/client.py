@@ -18,24 +18,29 @@ from graflow_celery.settings import mask_url
 Client = Any
 CONNECT_TIMEOUT = 5.0
 RETRIES = 6
-SCRIPTS = ("commit", "begin", "claim", "beat", "change", "look", "lock")
+SCRIPTS = (
+    *("commit", "begin", "claim", "hurry"),
+    *("beat", "lead", "declare", "bury", "report"),
+    *("change", "look", "lock"),
+)
 #: Those that start with `lua/live.lua`, because they read a channel.
 CHANNEL_SCRIPTS = ("begin", "change", "look")
 
 
-def connect(url: str, *, block: float | None = None) -> Client:
+def connect(url: str, *, block: float | None = None, retries: int = RETRIES) -> Client:
     """A client for ``url``; it connects when it is first used and is safe to use from many threads.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         block: seconds for which calls may block (XREAD BLOCK); others time out after 30 s.
+        retries: how often a command is tried again while the server does not answer.
     """
     return redis.Redis.from_url(
         url,
         socket_connect_timeout=CONNECT_TIMEOUT,
         socket_timeout=30.0 if block is None else block + 30.0,
         health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), RETRIES),
+        retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), retries),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError],
     )
 

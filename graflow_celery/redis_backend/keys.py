@@ -21,11 +21,18 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
 | P:blob:DIGEST               | string | run_ttl, renewed whenever a submit or a result refers to it               |
 | P:{run}:checkpoints         | list   | paths of the run's checkpoints, the oldest first                          |
+| P:{run}:watch               | zset   | activation -> ms at which the monitor looks at it; deleted at the end     |
 | P:checkpoint:NAME           | string | run_ttl after it was taken                                                |
-| P:worker:NAME               | string | heartbeat_timeout: the worker's lease                                     |
-| P:monitor                   | string | the monitor's lease                                                       |
 | P:wake:HUB                  | stream | a minute; wakes a client's blocked read when it is to read more streams   |
-| P:workers, P:runs, P:active | zset   | permanent; entries are dropped when they are outdated                     |
+| P:runs                      | zset   | permanent: run -> when it was started, s; outdated entries are dropped    |
+| P:active                    | zset   | permanent: run that goes on -> ms at which the monitor looks at it        |
+| P:{workers}:beats           | zset   | a day after the last beat, as the next: worker -> ms of its last beat     |
+| P:{workers}:leases          | hash   | worker -> what it is and which tasks it holds, as JSON                    |
+| P:{workers}:declared        | zset   | worker -> ms at which it was declared dead, until it beats again          |
+| P:{workers}:received        | hash   | queue -> how many messages of it workers have received                    |
+| P:{workers}:ticks           | hash   | when a monitor looked last, and until when it declares nobody dead, ms    |
+| P:{workers}:monitor         | string | the monitor's lease                                                       |
+| P:{workers}:bell            | stream | rung when a worker is known to be dead; wakes the monitors                |
 """
 
 from __future__ import annotations
@@ -49,6 +56,7 @@ class RunKeys:
     inputs: str
     feedback: str
     checkpoints: str
+    watch: str
 
     def all(self) -> tuple[str, ...]:
         return (
@@ -64,7 +72,21 @@ class RunKeys:
             self.inputs,
             self.feedback,
             self.checkpoints,
+            self.watch,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkforceKeys:
+    """What is known of all workers together. They share a hash tag of their own."""
+
+    beats: str
+    leases: str
+    declared: str
+    received: str
+    ticks: str
+    monitor: str
+    bell: str
 
 
 def lock_keys(channel: str, key: str) -> tuple[str, str]:
@@ -93,6 +115,7 @@ class Keys:
             "inputs",
             "feedback",
             "checkpoints",
+            "watch",
         )
         return RunKeys(*(f"{base}:{name}" for name in names))
 
@@ -102,19 +125,14 @@ class Keys:
     def checkpoint(self, name: str) -> str:
         return f"{self.prefix}:checkpoint:{name}"
 
-    def worker(self, name: str) -> str:
-        return f"{self.prefix}:worker:{name}"
-
     def wake(self, hub: str) -> str:
         return f"{self.prefix}:wake:{hub}"
 
     @property
-    def monitor(self) -> str:
-        return f"{self.prefix}:monitor"
-
-    @property
-    def workers(self) -> str:
-        return f"{self.prefix}:workers"
+    def workers(self) -> WorkforceKeys:
+        base = f"{self.prefix}:{{workers}}"
+        names = ("beats", "leases", "declared", "received", "ticks", "monitor", "bell")
+        return WorkforceKeys(*(f"{base}:{name}" for name in names))
 
     @property
     def runs(self) -> str:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import redis
+
+from graflow_celery.ports import Death, Held, RunRef
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys
 
-FORGET_AFTER = 3600.0
+#: Deaths that a monitor takes on at a time.
+AT_ONCE = 50
+#: What stands between a worker's name and the mark of one of its starts.
+START_MARK = "#"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLease:
-    """A live worker: its name, the queues it consumes, its process id and how many tasks it runs at a time."""
+    """A worker as its last beat told of it.
+
+    Attributes:
+        name: Celery's node name. ``boot``: marks one start of it: a worker that is started again is another one.
+        queues: those that it consumes. ``pid``: of its main process. ``concurrency``: how many tasks it runs at a time.
+        held: the attempts that it runs, or has received and not begun.
+        age: seconds since the beat, when the lease was read.
+    """
 
     name: str
     queues: tuple[str, ...]
@@ -22,62 +36,199 @@ class WorkerLease:
     concurrency: int
     pool: str = ""
     version: str = ""
+    boot: str = ""
+    held: tuple[Held, ...] = ()
+    age: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return worker_id(self.name, self.boot)
+
+    def text(self) -> str:
+        """The lease as JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("held", "age")}
+        held = [
+            (item.run.id, item.run.graph, item.node, item.attempt, item.added, item.pid, item.running)
+            for item in self.held
+        ]
+        return json.dumps({**fields, "held": held}, separators=(",", ":"))
+
+    @classmethod
+    def of(cls, text: bytes | str, age: float = 0.0) -> WorkerLease:
+        fields: dict[str, Any] = json.loads(text)
+        held = tuple(Held(RunRef(run, graph), *rest) for run, graph, *rest in fields.pop("held"))
+        return cls(**{**fields, "queues": tuple(fields["queues"])}, held=held, age=age)
+
+
+def worker_id(name: str, boot: str) -> str:
+    """How records and leases name one start of a worker."""
+    return f"{name}{START_MARK}{boot}"
+
+
+def name_of(worker: str) -> str:
+    """Celery's node name of the worker that a record names."""
+    return worker.partition(START_MARK)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What the store says to a beat: whether the worker had been declared dead, and whether a monitor leads."""
+
+    declared: bool
+    has_leader: bool
 
 
 class Liveness:
-    """Who is alive, as far as the leases tell."""
+    """Who is alive, as far as the leases tell. See :class:`graflow_celery.engine.monitor.Workforce`.
+
+    ``timeout``: seconds for which a beat counts.
+    """
 
     def __init__(self, client: Client, scripts: Scripts, keys: Keys, timeout: float) -> None:
         self._client = client
         self._scripts = scripts
-        self._keys = keys
+        self._keys = keys.workers
         self._lease = int(timeout * 1000)
+        #: Seconds from the last election until a lease runs out, as far as it was known then.
+        self.next_expiry: float | None = None
+        self._mercy = False
 
-    def beat(self, worker: WorkerLease) -> None:
-        """Renews a worker's lease: one round trip."""
-        self._scripts["beat"](
-            keys=[self._keys.worker(worker.name), self._keys.workers],
-            args=[worker.name, json.dumps(asdict(worker)), self._lease],
+    def beat(self, worker: WorkerLease, received: Mapping[str, int] | None = None) -> Beat:
+        """Renews a worker's lease: one round trip. ``received``: messages by queue since the beat before."""
+        keys = self._keys
+        counts = [item for pair in (received or {}).items() for item in pair]
+        _, declared, leader = self._scripts["beat"](
+            keys=[keys.beats, keys.leases, keys.declared, keys.received, keys.monitor],
+            args=[worker.id, worker.text(), *counts],
             client=self._client,
         )
+        return Beat(bool(declared), bool(leader))
 
-    def leave(self, name: str) -> None:
-        """Ends a worker's lease now: it is shutting down."""
+    def leave(self, worker: str) -> None:
+        """Ends a worker's lease now: it has shut down, and holds nothing any more."""
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.delete(self._keys.worker(name))
-            pipe.zrem(self._keys.workers, name)
+            pipe.zrem(self._keys.beats, worker)
+            pipe.hdel(self._keys.leases, worker)
             pipe.execute()
+
+    def report(self, worker: str) -> bool:
+        """Says that a worker's main process has ended. False if it had left, or is buried."""
+        keys = self._keys
+        return bool(
+            self._scripts["report"](keys=[keys.beats, keys.monitor, keys.bell], args=[worker], client=self._client)
+        )
 
     def workers(self) -> list[WorkerLease]:
         """The workers whose lease has not run out, by name."""
-        names = [name.decode() for name in self._client.zrange(self._keys.workers, 0, -1)]
-        if not names:
-            return []
         with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zrange(self._keys.beats, 0, -1, withscores=True)
+            pipe.hgetall(self._keys.leases)
+            time, beats, leases = pipe.execute()
+        now = time[0] * 1000 + time[1] / 1000
+        alive = [
+            WorkerLease.of(leases[worker], (now - beat) / 1000)
+            for worker, beat in beats
+            if worker in leases and beat > now - self._lease
+        ]
+        return sorted(alive, key=lambda lease: lease.id)
+
+    def living(self, workers: Iterable[str]) -> dict[str, WorkerLease]:
+        """Those of ``workers`` whose lease has not run out."""
+        names = sorted(set(workers))
+        if not names:
+            return {}
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hmget(self._keys.leases, names)
             for name in names:
-                pipe.get(self._keys.worker(name))
-            pipe.zremrangebyscore(self._keys.workers, 0, (self._client.time()[0] - FORGET_AFTER) * 1000)
-            found = pipe.execute()[:-1]
-        leases = [json.loads(text) for text in found if text is not None]
-        return sorted((WorkerLease(**{**lease, "queues": tuple(lease["queues"])}) for lease in leases), key=_name)
+                pipe.zscore(self._keys.beats, name)
+            time, leases, *beats = pipe.execute()
+        now = time[0] * 1000 + time[1] / 1000
+        return {
+            name: WorkerLease.of(lease, (now - beat) / 1000)
+            for name, lease, beat in zip(names, leases, beats, strict=True)
+            if lease is not None and beat is not None and beat > now - self._lease
+        }
 
     def unserved(self, queues: Sequence[str]) -> list[str]:
         """Those of ``queues`` that no live worker consumes."""
         served = {queue for worker in self.workers() for queue in worker.queues}
         return [queue for queue in queues if queue not in served]
 
+    def received(self, queues: Sequence[str]) -> dict[str, int]:
+        """How many messages of each queue workers have received, as of their last beats."""
+        found = self._client.hmget(self._keys.received, queues) if queues else []
+        return {queue: int(count or 0) for queue, count in zip(queues, found, strict=True)}
+
+    def oldest_beat(self) -> float | None:
+        """Seconds since the beat of the live worker that beat the longest ago; None if no worker lives."""
+        now = self.now() * 1000
+        found = self._client.zrangebyscore(self._keys.beats, now - self._lease, "+inf", 0, 1, withscores=True)
+        return (now - found[0][1]) / 1000 if found else None
+
     def lead(self, name: str, seconds: float) -> bool:
         """Takes or keeps the monitor's lease for ``seconds``; False if another one holds it."""
-        if self._client.set(self._keys.monitor, name, nx=True, px=int(seconds * 1000)):
-            return True
-        if self.leader() != name:
-            return False
-        return bool(self._client.pexpire(self._keys.monitor, int(seconds * 1000)))
+        keys = self._keys
+        others = (keys.beats, keys.leases, keys.declared, keys.received, keys.bell)
+        leads, *facts = self._scripts["lead"](
+            keys=[keys.monitor, keys.ticks, *others], args=[name, int(seconds * 1000), self._lease], client=self._client
+        )
+        if leads:
+            _, mercy, expiry = facts
+            self._mercy = mercy > 0
+            self.next_expiry = None if expiry < 0 else max(expiry, mercy) / 1000
+        return bool(leads)
+
+    def resign(self, name: str) -> None:
+        """Gives the monitor's lease up, if ``name`` holds it."""
+        if self.leader() == name:
+            self._client.delete(self._keys.monitor)
 
     def leader(self) -> str | None:
         holder = self._client.get(self._keys.monitor)
         return None if holder is None else str(holder.decode())
 
+    def deaths(self) -> list[Death]:
+        """The workers that are dead now, until they are buried. Nobody is just after the store was away.
 
-def _name(lease: WorkerLease) -> str:
-    return lease.name
+        Then, the leases that ran out meanwhile prove nothing; a death that was reported counts all the same.
+        """
+        if self.next_expiry is None or self.next_expiry > 0:
+            return []
+        keys = self._keys
+        merciful = self._mercy or self._restarted()
+        now, *found = self._scripts["declare"](
+            keys=[keys.beats, keys.leases, keys.declared],
+            args=["" if merciful else self._lease, AT_ONCE],
+            client=self._client,
+        )
+        triples = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return [_death(now, worker.decode(), score.decode(), text) for worker, score, text in triples]
+
+    def bury(self, death: Death) -> bool:
+        """Forgets a worker that was declared dead. False if it has beaten since."""
+        keys = self._keys
+        args = [death.worker, death.mark]
+        return bool(self._scripts["bury"](keys=[keys.beats, keys.leases], args=args, client=self._client))
+
+    def _restarted(self) -> bool:
+        """Whether the server was started within the time of a lease."""
+        try:
+            return float(self._client.info("server").get("uptime_in_seconds", 0)) * 1000 < self._lease + 1000
+        except redis.ResponseError:  # a user who may not ask
+            return False
+
+    def now(self) -> float:
+        """Seconds since the epoch by the server's clock."""
+        seconds, micros = self._client.time()
+        return float(seconds + micros / 1_000_000)
+
+
+def _death(now: int, worker: str, score: str, text: bytes) -> Death:
+    beat = abs(float(score))
+    lease = WorkerLease.of(text) if text else replace(_UNKNOWN, name=name_of(worker))
+    return Death(worker, lease.name, lease.pid, (now - beat) / 1000, float(score) < 0, lease.held, score)
+
+
+_UNKNOWN = WorkerLease("", (), 0, 0)

@@ -12,37 +12,38 @@ from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, from_text, to_text
 from graflow_celery.core.state import STALE, Applied, Leave, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunNotFoundError
-from graflow_celery.ports import NOTHING, Attempt, Begun, FeedbackRecord, NodeOutcome, Outcome, RunRef
+from graflow_celery.ports import (
+    NOTHING,
+    Attempt,
+    Begun,
+    FeedbackRecord,
+    Late,
+    NodeOutcome,
+    NodeReport,
+    Outcome,
+    RunRef,
+)
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys
+from graflow_celery.redis_backend.liveness import name_of
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.redis_backend.wire import chosen, to_wire
 
 SLICE = 500
+#: Seconds after which the monitor looks at a run at the latest.
+LOOK = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """``run_ttl`` and ``result_ttl`` in seconds, ``grace`` before an unsent command is due, in seconds."""
+    """``run_ttl`` and ``result_ttl`` in seconds; so are ``grace``, after which an unsent command is due, and
+    ``patience``, after which the monitor looks at what has not ended.
+    """
 
     run_ttl: int
     result_ttl: int
     grace: float
-
-
-@dataclass(frozen=True, slots=True)
-class NodeReport:
-    """A node as the store has it. Times are seconds since the epoch by the server's clock, or 0."""
-
-    state: NodeState
-    attempt: int
-    worker: str
-    started: float
-    duration: float
-    losses: int
-    retries: int = 0
-    cycle: int = 0
-    graph: str = ""
+    patience: float
 
 
 class RedisRunStore:
@@ -54,17 +55,17 @@ class RedisRunStore:
         self._keys = keys
         self._values = values
         self._lifetimes = lifetimes
-        #: Seconds from the last look at what is due until the next command is, as far as it was known then.
-        self.next_due: float | None = None
+        #: Seconds from the last look at what is late until the next one is worth while, as far as it was known then.
+        self.next_look: float | None = None
 
     def create(self, run: RunRef, transition: Transition, details: Mapping[str, str | int]) -> Applied:
         """Makes the run and commits its first transition in one step; stale if a run of that id is there."""
+        self.hurry(run, self._lifetimes.grace)
         applied = self._commit(run, transition, Outcome(), create={**details, "graph": run.graph})
         if not applied.stale:
             now = self._client.time()[0]
             with self._client.pipeline(transaction=False) as pipe:
                 pipe.zadd(self._keys.runs, {run.id: now})
-                pipe.zadd(self._keys.active, {run.id: now})
                 pipe.zremrangebyscore(self._keys.runs, 0, now - self._lifetimes.run_ttl)
                 pipe.execute()
         return applied
@@ -72,12 +73,12 @@ class RedisRunStore:
     def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         keys = self._keys.run(attempt.run.id)
         reply = self._scripts["begin"](
-            keys=[keys.meta, keys.nodes, keys.events, keys.results, keys.channel, keys.inputs],
+            keys=[keys.meta, keys.nodes, keys.events, keys.results, keys.channel, keys.inputs, keys.watch],
             args=[
                 attempt.node,
                 attempt.number,
-                attempt.worker,
-                int(attempt.redelivered),
+                attempt.holder or attempt.worker,
+                int(self._lifetimes.patience * 1000),
                 self._lifetimes.run_ttl,
                 attempt.plan.graph_of(node_of(attempt.node)),
                 len(scopes),
@@ -90,10 +91,10 @@ class RedisRunStore:
             return None
         if reply[0] == 2:
             return Begun(leave=Leave(max_steps=reply[1]))
-        found = zip(names, reply[5:], strict=True)
+        found = zip(names, reply[4:], strict=True)
         values = {name: self._unpack(name, field) for name, field in found if field is not None}
-        given = NOTHING if reply[4] is None else self._values.unpack(reply[4], f"input of '{attempt.node}'")
-        return Begun(values, Leave(reply[1], reply[2], reply[3]), given)
+        given = NOTHING if reply[3] is None else self._values.unpack(reply[3], f"input of '{attempt.node}'")
+        return Begun(values, Leave(reply[1], reply[2]), given)
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         return self._commit(run, transition, outcome or Outcome())
@@ -115,6 +116,7 @@ class RedisRunStore:
                 self._packed(outcome.input, f"what '{transition.node}' hands on to its next iteration"),
                 "" if record is None else record.id,
                 "" if record is None else json.dumps(asdict(record)),
+                int(times.patience * 1000),
             ],
             client=self._client,
         )
@@ -125,7 +127,11 @@ class RedisRunStore:
         if status.is_terminal:
             self._client.zrem(self._keys.active, run.id)
             return Applied((), status, counted, ended=reply[2])
-        return Applied(chosen(transition, reply[3:]), status, counted, ended=reply[2])
+        emissions = chosen(transition, reply[3:])
+        soonest = min((emission.delay for emission in emissions if emission.delay), default=LOOK)
+        if soonest < LOOK:
+            self.hurry(run, soonest)
+        return Applied(emissions, status, counted, ended=reply[2])
 
     def _packed(self, value: Any, what: str) -> bytes:
         return b"" if value is NOTHING else self._values.pack(value, what)
@@ -229,23 +235,83 @@ class RedisRunStore:
         """The ids of the runs that go on, as far as is known, the oldest first."""
         return [name.decode() for name in self._client.zrange(self._keys.active, 0, -1)]
 
-    def due(self, limit: int) -> Iterator[tuple[RunRef, list[Command]]]:
-        """Commands whose time has come, claimed for the caller, by run. Sets ``next_due``."""
-        self.next_due = None
-        for name in self._client.zrange(self._keys.active, 0, -1):
-            run_id = name.decode()
-            keys = self._keys.run(run_id)
-            graph, status = self._client.hmget(keys.meta, "graph", "status")
-            if status not in (b"running", b"waiting"):
-                self._client.zrem(self._keys.active, run_id)
-                continue
-            after, *claimed = self._scripts["claim"](
-                keys=[keys.outbox], args=[int(self._lifetimes.grace * 1000), limit], client=self._client
-            )
-            if after >= 0:
-                self.next_due = after / 1000 if self.next_due is None else min(self.next_due, after / 1000)
-            if claimed:
-                yield RunRef(run_id, graph.decode()), [from_text(item.decode()) for item in claimed]
+    def hurry(self, run: RunRef, seconds: float = 0.0) -> None:
+        """Has the monitor look at a run in so many seconds, unless it does so earlier."""
+        self._scripts["hurry"](keys=[self._keys.active], args=[run.id, int(seconds * 1000)], client=self._client)
+
+    def late(self, *, sweep: bool = False) -> Iterator[Late]:
+        """What is late of the runs that it is time to look at, claimed for the caller. Sets ``next_look``.
+
+        Args:
+            sweep: look at all runs that go on, and at everything of them that has not ended.
+        """
+        for names in self._to_look_at(sweep):
+            with self._client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    keys = self._keys.run(name)
+                    self._scripts["claim"](
+                        keys=[keys.outbox, keys.watch, keys.nodes, keys.meta],
+                        args=[*self._claims, int(sweep)],
+                        client=pipe,
+                    )
+                found = dict(zip(names, pipe.execute(), strict=True))
+            self._put_back(found)
+            for name, (_, graph, _, commands, *rest) in found.items():
+                nodes = zip(rest[commands::2], rest[commands + 1 :: 2], strict=True)
+                if rest:
+                    yield Late(
+                        RunRef(name, graph.decode()),
+                        [from_text(item.decode()) for item in rest[:commands]],
+                        {node.decode(): _report(record or None) for node, record in nodes},
+                    )
+
+    @property
+    def _claims(self) -> tuple[int, int, int]:
+        return int(self._lifetimes.grace * 1000), int(self._lifetimes.patience * 1000), SLICE
+
+    def _to_look_at(self, sweep: bool) -> Iterator[list[str]]:
+        seconds, micros = self._client.time()
+        now = seconds * 1000 + micros // 1000
+        found = self._client.zrangebyscore(self._keys.active, 0, "+inf" if sweep else now)
+        for start in range(0, len(found), SLICE):
+            yield [name.decode() for name in found[start : start + SLICE]]
+        first = self._client.zrange(self._keys.active, 0, 0, withscores=True)
+        self.next_look = max(0.0, (first[0][1] - now) / 1000) if first else None
+
+    def _put_back(self, found: Mapping[str, Sequence[Any]]) -> None:
+        """Says when each run is to be looked at again, and lets go of those that have ended."""
+        seconds, micros = self._client.time()
+        now = seconds * 1000 + micros // 1000
+        over = [name for name, (status, *_) in found.items() if status not in (b"running", b"waiting")]
+        scores = {
+            name: now + min(int(LOOK * 1000), after if after >= 0 else int(LOOK * 1000))
+            for name, (_, _, after, *_) in found.items()
+            if name not in over
+        }
+        with self._client.pipeline(transaction=False) as pipe:
+            if scores:
+                pipe.zadd(self._keys.active, scores, xx=True)
+            if over:
+                pipe.zrem(self._keys.active, *over)
+            pipe.execute()
+
+    def ease(self, run: RunRef, nodes: Sequence[str], seconds: float) -> None:
+        """Lets nodes that are well be looked at in so many seconds."""
+        if nodes:
+            now = self._client.time()[0]
+            scores = dict.fromkeys(nodes, int((now + seconds) * 1000))
+            self._client.zadd(self._keys.run(run.id).watch, scores, xx=True)
+
+    def forget(self, run: RunRef, nodes: Sequence[str]) -> None:
+        """Lets nodes be looked at no more."""
+        if nodes:
+            self._client.zrem(self._keys.run(run.id).watch, *nodes)
+
+    def note(self, run: RunRef, event: str, **fields: str | int) -> None:
+        """Writes down in the run's events what no transition of it tells."""
+        self._client.xadd(
+            self._keys.run(run.id).events, {"event": event, **fields}, maxlen=100_000, approximate=True, nomkstream=True
+        )
 
     def _hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = []
@@ -264,13 +330,14 @@ def _report(field: bytes | None) -> NodeReport | None:
     return NodeReport(
         NodeState(state),
         int(attempt),
-        worker,
+        name_of(worker),
         int(started or 0) / 1000,
         int(duration or 0) / 1000,
         int(losses),
         int(retries),
         int(cycle),
         graph,
+        worker if state == NodeState.RUNNING else "",
     )
 
 

@@ -20,6 +20,7 @@ from graflow_celery.redis_backend.values import ValueStore
 
 _LIVE, _COUNT, _JUMP = "\0", "\0n:", "\0jump:"
 _MARK = b"~"
+_WATCHED = (NodeState.QUEUED, NodeState.RUNNING)
 
 
 class RedisSnapshots:
@@ -74,7 +75,7 @@ class RedisSnapshots:
         keys, state = self._keys.run(run.id), snapshot.state
         now = self._client.time()
         hashes = {
-            keys.nodes: {key: _record_text(record) for key, record in state.nodes.items()},
+            keys.nodes: {key: _record_text(record, now[0] * 1000) for key, record in state.nodes.items()},
             keys.results: self._packed(snapshot.results, "result of task"),
             keys.inputs: self._packed(snapshot.inputs, "input of"),
             keys.errors: {node: self._error(error) for node, error in snapshot.errors.items()},
@@ -94,6 +95,9 @@ class RedisSnapshots:
             if state.outbox:
                 texts = {to_text(command): due + int(item.delay * 1000) for command, item in state.outbox.items()}
                 pipe.zadd(keys.outbox, texts)
+            watched = [key for key, record in state.nodes.items() if record.state in _WATCHED]
+            if watched and not over:
+                pipe.zadd(keys.watch, dict.fromkeys(watched, due))
             pipe.xadd(keys.events, {"event": "run_resumed", "resumed_from": str(details.get("resumed_from", ""))})
             if over:
                 _tell_end(pipe, keys, state)
@@ -103,7 +107,7 @@ class RedisSnapshots:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.zadd(self._keys.runs, {run.id: now[0]})
             if not over:
-                pipe.zadd(self._keys.active, {run.id: now[0]})
+                pipe.zadd(self._keys.active, {run.id: due})
             pipe.execute()
 
     def taken(self, run: RunRef, path: str, steps: int) -> None:
@@ -206,13 +210,14 @@ def _meta(state: RunState) -> dict[str, str | int]:
 
 
 def _record(text: str) -> NodeRecord:
-    state, attempt, _, _, _, losses, retries, cycle, graph = text.split("|")
-    return NodeRecord(NodeState(state), int(attempt), int(losses), int(retries), int(cycle), graph)
+    state, attempt, worker, _, _, losses, retries, cycle, graph = text.split("|")
+    holder = worker if state == NodeState.RUNNING else ""
+    return NodeRecord(NodeState(state), int(attempt), int(losses), int(retries), int(cycle), graph, holder)
 
 
-def _record_text(record: NodeRecord) -> str:
-    fields = [record.state.value, record.attempt, "", "", 0, record.losses, record.retries, record.cycle, record.graph]
-    return "|".join(str(field) for field in fields)
+def _record_text(record: NodeRecord, since: int) -> str:
+    rest = [record.losses, record.retries, record.cycle, record.graph]
+    return "|".join(str(field) for field in [record.state.value, record.attempt, record.worker, since, 0, *rest])
 
 
 def _tell_end(pipe: Any, keys: RunKeys, state: RunState) -> None:

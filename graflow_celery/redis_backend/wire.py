@@ -21,6 +21,7 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
         "attempt": transition.attempt,
         "next": transition.next_attempt,
         "retries": int(transition.retries),
+        "losses": int(transition.loses),
         "scopes": list(transition.scopes),
         "consumes": transition.consumes,
         "declares": [list(item) for item in transition.declares],
@@ -41,6 +42,8 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
     }
     if transition.node is not None:
         wire |= {"node": transition.node, "keep": node_of(transition.node)}
+    if transition.holder is not None:
+        wire["holder"] = transition.holder
     if transition.becomes is not None:
         wire["becomes"] = transition.becomes.value
     if transition.mirror is not None:

@@ -18,7 +18,7 @@ import pytest
 
 from graflow_celery import Settings, task, workflow
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.embedded.environment import settings_environment
+from graflow_celery.environment import settings_environment
 from graflow_celery.redis_backend.client import Scripts, connect
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness

@@ -21,7 +21,7 @@ import redis
 from graflow_celery.embedded import EmbeddedCluster, EmbeddedServer, find_server
 from graflow_celery.errors import ServerMissingError, UnavailableError
 from graflow_celery.testing import wait_until
-from tests.processes import is_alive, marked_processes
+from tests.processes import is_alive, marked_processes, pool_of, watch_over
 
 pytestmark = pytest.mark.workers
 
@@ -169,13 +169,14 @@ def test_an_error_in_the_block_ends_all() -> None:
         with cluster:
             worker = cluster.workers[0].process.pid
             pids.extend([cluster.server.process.pid, worker])
-            pids.extend(child.pid for child in psutil.Process(worker).children(recursive=True))
+            pids.extend([*pool_of(worker), *watch_over(worker)])
             raise RuntimeError("in the block")
 
     with pytest.raises(RuntimeError, match="in the block"):
         fail()
-    assert len(pids) == 3
-    assert not [pid for pid in pids if is_alive(pid)]
+    assert len(pids) == 4
+    assert not [pid for pid in pids[:3] if is_alive(pid)]
+    wait_until(lambda: not is_alive(pids[3]), description="the watch over the worker to end")
     assert not cluster.server.socket.parent.exists()
 
 
@@ -183,7 +184,7 @@ def test_a_killed_worker_takes_its_pool_along_and_comes_back() -> None:
     with EmbeddedCluster(workers=1, concurrency=3) as cluster:
         worker = cluster.workers[0]
         main = worker.process.pid
-        pool = [child.pid for child in psutil.Process(main).children(recursive=True)]
+        pool = pool_of(main)
         worker.kill()
         assert worker.process.returncode == 128 + signal.SIGKILL
         assert len(pool) == 3

@@ -14,8 +14,7 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
 from graflow_celery.core.state import STALE, Applied, Leave, NodeRecord, RunState
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.ports import Attempt, RunRef
-from graflow_celery.redis_backend.run_store import NodeReport
+from graflow_celery.ports import Attempt, NodeReport, RunRef
 from graflow_celery.settings import Settings
 from tests.property.driver import Begin, Driver, Step
 from tests.property.shapes import Task, Workflow, build, workflows

@@ -1,9 +1,9 @@
 -- Carries one transition of a run out, or refuses it as stale. The twin of RunState.apply in core/state.py.
 --
 -- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel  9 end  10 inputs  11 feedback
---       12 checkpoints
+--       12 checkpoints  13 watch
 -- ARGV  1 the transition as JSON:
---           event, node, attempt, scopes, becomes, next, retries, mirror, consumes, declares, jumps, acks, pauses,
+--           event, node, attempt, scopes, holder, becomes, next, retries, losses, mirror, consumes, declares, jumps, acks, pauses,
 --           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
 --           arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
 --           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph], ...]
@@ -12,11 +12,13 @@
 --       2 the value that belongs to it ('' if none)   3 the error ('' if none)
 --       4 dispatch grace, ms   5 run ttl, s   6 result ttl, s
 --       7 the next attempt's input ('' if none)   8, 9 a feedback record, its id and itself ('' if none)
+--       10 ms after which the monitor is to look at what was queued and has not ended
 -- Returns {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}.
 
 local meta, nodes, joins, outbox, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local t = cjson.decode(ARGV[1])
 local grace, run_ttl, result_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local watch, patience = KEYS[13], tonumber(ARGV[10])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local final = { succeeded = true, failed = true, skipped = true }
@@ -51,24 +53,28 @@ if t.node then
   local present = redis.call('HGET', nodes, t.node)
   local started, losses, retries, cycle, graph = '', 0, 0, 0, ''
   if present then
-    local state, attempt, _, since, _, lost, tried, again, home = string.match(present, RECORD)
+    local state, attempt, worker, since, _, lost, tried, again, home = string.match(present, RECORD)
     if final[state] or tonumber(attempt) ~= t.attempt then
       return { 0, status }
     end
+    if t.holder and (state == 'waiting' or worker ~= t.holder) then
+      return { 0, status }
+    end
     started, losses, retries, cycle, graph = since, lost, tried, again, home
-  elseif t.attempt > 1 then
+  elseif t.attempt > 1 or (t.holder and t.holder ~= '') then
     return { 0, status }
   end
   if t.becomes then
     local attempt = t.next > 0 and t.next or t.attempt
-    if t.next > 0 then
-      losses = 0
-    end
-    local text = table.concat({ t.becomes, attempt, t.worker or '', started, t.duration or 0, losses,
+    local worker = t.becomes ~= 'queued' and t.worker or ''
+    local text = table.concat({ t.becomes, attempt, worker, started, t.duration or 0, losses + t.losses,
       retries + t.retries, cycle, graph }, '|')
     redis.call('HSET', nodes, t.node, text)
     if t.mirror then
       redis.call('HSET', nodes, t.mirror, text)
+    end
+    if t.becomes ~= 'queued' then
+      redis.call('ZREM', watch, t.node)
     end
     if final[t.becomes] then
       redis.call('HINCRBY', meta, t.becomes, 1)
@@ -155,7 +161,7 @@ for _, emission in ipairs(emissions) do
   reply[#reply + 1] = command
   reply[#reply + 1] = expected
   if event ~= '' then
-    local retries, cycle = 0, 0
+    local losses, retries, cycle = 0, 0, 0
     if reenters ~= '' then
       -- One that is reached for the first time in a later pass did not run before.
       local first = redis.call('HGET', nodes, reenters)
@@ -168,12 +174,13 @@ for _, emission in ipairs(emissions) do
     if attempt > 1 then
       local present = redis.call('HGET', nodes, node)
       if present then
-        local _, _, _, _, _, _, tried, again = string.match(present, RECORD)
-        retries, cycle = tried, cycle > 0 and cycle or again
+        local _, _, _, _, _, lost, tried, again = string.match(present, RECORD)
+        losses, retries, cycle = lost, tried, cycle > 0 and cycle or again
       end
     end
     local state = event == 'group_opened' and 'running' or 'queued'
-    redis.call('HSET', nodes, node, table.concat({ state, attempt, '', '', 0, 0, retries, cycle, graph }, '|'))
+    redis.call('HSET', nodes, node, table.concat({ state, attempt, '', now, 0, losses, retries, cycle, graph }, '|'))
+    redis.call('ZADD', watch, now + delay + patience, node)
     record('event', event, 'node', node, 'attempt', attempt, 'count', weight)
   end
 end
@@ -198,14 +205,14 @@ end
 if status ~= 'running' and status ~= 'waiting' then
   local reason = t.ends and t.reason or ''
   redis.call('HSET', meta, 'status', status, 'reason', reason, 'finished', now)
-  redis.call('DEL', joins, outbox)
+  redis.call('DEL', joins, outbox, watch)
   record('event', 'run_' .. status, 'reason', reason)
   redis.call('XADD', KEYS[9], '*', 'event', 'run_' .. status, 'reason', reason)
   for _, key in ipairs(KEYS) do
     redis.call('EXPIRE', key, result_ttl)
   end
 else
-  for _, key in ipairs({ meta, nodes, joins, outbox, events }) do
+  for _, key in ipairs({ meta, nodes, joins, outbox, events, watch }) do
     redis.call('EXPIRE', key, run_ttl)
   end
 end

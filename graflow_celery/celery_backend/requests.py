@@ -1,0 +1,171 @@
+"""A node's message in a worker's main process: what only that process sees is told to the store from here.
+
+Celery counts a chord's part for a message that it ends by itself: one that was revoked, ran past its hard time limit,
+or whose process died. Such an end counts here only if the store's fence lets it, and then the barrier is told directly.
+So these paths see no chord.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import redis
+from billiard.exceptions import WorkerLostError as ProcessLostError
+from celery import Task
+from celery.app.task import Context
+from celery.worker import state
+from celery.worker.request import Request
+
+from graflow_celery.celery_backend.identity import holder_of
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.core.activation import node_of
+from graflow_celery.core.events import NodeFailed
+from graflow_celery.coroutines import HOST
+from graflow_celery.errors import (
+    BlobMissingError,
+    BlobRejectedError,
+    TaskCancelledError,
+    TimeLimitError,
+    UnavailableError,
+)
+from graflow_celery.ports import Held, Outcome, RunRef
+
+logger = logging.getLogger(__name__)
+
+#: A task that hangs in C code would not notice anything gentler.
+KILL = signal.SIGKILL
+
+
+class NodeRequest(Request):
+    """See the module. ``task.runtime()`` gives the process's runtime."""
+
+    task: NodeTask
+
+    @cached_property
+    def _context(self) -> Context:
+        """What Celery's own paths of the main process see: as usual, without the chord."""
+        _, _, embed = self._payload
+        return Context({**self._request_dict, **(embed or {}), "chord": None})
+
+    @property
+    def held(self) -> Held:
+        """The attempt that the message stands for."""
+        run_id, graph, node, attempt, *added = self.args
+        here = (self.worker_pid or 0, bool(self.time_start))
+        return Held(RunRef(run_id, graph), node, attempt, added[0] if added else "", *here)
+
+    @property
+    def holder(self) -> str:
+        return holder_of(self.hostname)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        if not soft and not state.should_terminate:
+            reason = f"it ran past its time_limit of {timeout:g} s and was killed"
+            self._fail(TimeLimitError(node_of(self.held.node), reason), reason, retryable=True, duration=timeout)
+        super().on_timeout(soft, timeout)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        died = isinstance(error, ProcessLostError | SystemExit | KeyboardInterrupt)
+        if not died or self._already_cancelled or self._already_revoked:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            return
+        state.task_ready(self)
+        with told():
+            self.task.runtime().lose(self.held, self.holder, f"its process {self.worker_pid} on {self.hostname} died")
+        # The attempt that takes over has a message of its own.
+        self.acknowledge()
+        self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        text = "Celery revoked it and ended its process" if terminated else "Celery revoked it before it ran"
+        self._fail(TaskCancelledError(node_of(self.held.node), text), f"TaskCancelledError: {text}", retryable=False)
+        super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _announce_cancelled(self, emit_retry: bool = True) -> None:
+        # Celery cancels what runs when it shuts down at once, from the handler of a signal: nothing may block here.
+        GIVEN_BACK.append(self)
+        super()._announce_cancelled(emit_retry)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """``revoke(terminate=True)``. A coroutine that runs in this process, in a pool of threads or of greenlets, is
+        cancelled; its node fails with that. What runs in a pool's process is ended with the process.
+        """
+        if not HOST.cancel(self.id):
+            super().terminate(pool, signal)
+
+    def _fail(self, error: Exception, reason: str, *, retryable: bool, duration: float = 0.0) -> None:
+        held, here = self.held, self.task.runtime()
+        with told():
+            plan = here.plan_for(held.run, held.added)
+            [retries] = here.store.retries(held.run, [held.node])
+            outcome = Outcome(error=error, worker=self.hostname, duration=duration)
+            failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random(), counted=False)
+            here.engine.deliver(held.run, plan, failed, outcome)
+
+
+class NodeTask(Task):
+    """The Celery task class of nodes. ``runtime`` gives the process's runtime."""
+
+    Request = NodeRequest
+    runtime: Callable[[], Runtime]
+
+
+#: Requests whose work this worker gave up, to be told to the store by the next beat.
+GIVEN_BACK: deque[NodeRequest] = deque()
+
+
+def held_requests() -> list[NodeRequest]:
+    """The messages of nodes with which this worker has not done: they run, were received, or wait for their time."""
+    return [request for request in list(state.requests.values()) if isinstance(request, NodeRequest)]
+
+
+def give_back(requests: list[NodeRequest], cause: str) -> None:
+    """Tells the store that attempts of this worker will not come to their end, through no fault of theirs."""
+    for request in requests:
+        held = request.held
+        with told():
+            request.task.runtime().give_back(held, request.holder, cause)
+
+
+def stop_stale(run_ids: set[str], pool: Any) -> list[str]:
+    """Ends what this worker runs of some runs although the store has gone on without it; returns the ids of its tasks.
+
+    Called from where the worker hands out work: a process that has not answered yet for a task runs nothing else, so
+    what is compared here, process, task and attempt, still holds when the process is ended. Threads cannot be ended;
+    what they come to is refused.
+    """
+    ended: list[str] = []
+    for request in held_requests():
+        held = request.held
+        if not held.running or held.run.id not in run_ids or request.acknowledged:
+            continue
+        if request.task.runtime().is_wanted(held, request.holder):
+            continue
+        logger.warning("'%s' attempt %d of run %s is not wanted any more: ended", held.node, held.attempt, held.run.id)
+        ended.append(request.id)
+        if not HOST.cancel(request.id):
+            try:
+                pool.terminate_job(held.pid, KILL)
+            except NotImplementedError:
+                logger.info("this pool cannot end a task that runs; what it comes to is refused")
+    return ended
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Keeps the worker's main process going where the outcome of a task that it ended cannot be stored.
+
+    Then nobody is told now; the monitor finds an attempt that nobody runs.
+    """
+    try:
+        yield
+    except (redis.RedisError, UnavailableError, BlobMissingError, BlobRejectedError):
+        logger.exception("the outcome of a task that was ended could not be stored")

@@ -12,9 +12,9 @@ from contextlib import suppress
 import psutil  # type: ignore[import-untyped]
 
 from graflow_celery.embedded import EmbeddedWorker
-from graflow_celery.embedded.environment import worker_environment
 from graflow_celery.embedded.process import GuardedProcess
 from graflow_celery.embedded.scratch import ScratchDirectory
+from graflow_celery.environment import worker_environment
 from graflow_celery.settings import Settings
 from graflow_celery.testing import wait_until
 

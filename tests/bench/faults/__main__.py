@@ -8,6 +8,7 @@ ends before the bench lets it. A wait ends after 20 s; plain Celery is not tried
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tests.bench.faults import crashes
 from tests.bench.faults.alarms import false_alarms
 from tests.bench.faults.cost import of_heartbeats
 from tests.bench.faults.crashes import Try
+from tests.bench.faults.load import on_the_server
 from tests.bench.faults.sides import RABBITMQ, Opened, Ours, Place, Plain, rabbitmq_answers
 from tests.bench.faults.table import Row, facts, markdown, shown, summary, within
 
@@ -106,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     runs = chosen.runs or (3 if chosen.quick else 10)
     minutes = chosen.minutes or (1 if chosen.quick else 10)
+    logging.getLogger("graflow_celery").setLevel(logging.ERROR)  # Not that no worker consumes a queue yet.
     console = Console(width=180 if not sys.stdout.isatty() else None)
     rows: list[Row] = []
     rabbit = rabbitmq_answers()
@@ -121,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(measure(figure, place, runs, not chosen.ours, console.print))
         loads: dict[str, Callable[[], Row]] = {
             "cost": lambda: of_heartbeats(place, 10 if chosen.quick else 30, console.print),
+            "load": lambda: on_the_server(place, 10 if chosen.quick else 30, console.print),
             "alarms": lambda: false_alarms(place, minutes, console.print),
         }
         rows += [measured() for name, measured in loads.items() if chosen.only in name]

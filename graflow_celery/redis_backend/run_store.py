@@ -66,6 +66,8 @@ class RedisRunStore:
             now = self._client.time()[0]
             with self._client.pipeline(transaction=False) as pipe:
                 pipe.zadd(self._keys.runs, {run.id: now})
+                # Once more: a monitor that looked before there was a run has let go of it.
+                self._hurry(run, self._lifetimes.grace, pipe)
                 pipe.zremrangebyscore(self._keys.runs, 0, now - self._lifetimes.run_ttl)
                 pipe.execute()
         return applied
@@ -237,7 +239,10 @@ class RedisRunStore:
 
     def hurry(self, run: RunRef, seconds: float = 0.0) -> None:
         """Has the monitor look at a run in so many seconds, unless it does so earlier."""
-        self._scripts["hurry"](keys=[self._keys.active], args=[run.id, int(seconds * 1000)], client=self._client)
+        self._hurry(run, seconds, self._client)
+
+    def _hurry(self, run: RunRef, seconds: float, client: Client) -> None:
+        self._scripts["hurry"](keys=[self._keys.active], args=[run.id, int(seconds * 1000)], client=client)
 
     def late(self, *, sweep: bool = False) -> Iterator[Late]:
         """What is late of the runs that it is time to look at, claimed for the caller. Sets ``next_look``.

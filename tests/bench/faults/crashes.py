@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -15,11 +16,14 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from graflow_celery.errors import RunTimeoutError
 from graflow_celery.testing import wait_until
+from tests.bench.faults.gate import pass_time
 from tests.bench.faults.nodes import Node
 from tests.bench.faults.sides import PREFETCH, Opened, Session
 
 LABELS = ("one", "two", "three", "four")
 BOUND = 20.0
+SEED = 4
+PHASE = random.Random(SEED)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def child_killed(opened: Opened) -> Try:
         session.node("A", 2).wait_ready()
         session.submit(LABELS[:2])
         victim = session.gate.wait_begun(2)[0]
+        pass_time(PHASE.uniform(0, 5))  # Celery looks for dead processes every 5 s, from the start of the worker on.
         at = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
         marks = session.gate.first_after(at, [victim.label], BOUND)

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tests.bench.faults.crashes import BOUND, Try
+from tests.bench.faults.crashes import BOUND, SEED, Try
 
 HEADINGS = (
     "figure",
@@ -59,7 +59,7 @@ def facts(server: Any) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "redis"))
     return (
         f"Python {platform.python_version()}, {versions}, server {server.info('server')['redis_version']}, "
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, seed {SEED}"
     )
 
 

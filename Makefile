@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench chaos env clean
+.PHONY: help demo test check format bench bench-faults chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
@@ -20,6 +20,7 @@ help:
 	@echo 'make format  format the code and mend what the linter can mend'
 	@echo 'make bench   throughput, against the same in raw Celery'
 	@echo 'make chaos   500 workflows while workers, monitors, clients and the server are killed; CHAOS=... options'
+	@echo 'make bench-faults  how fast what dead and hung workers held runs elsewhere (an hour; ARGS=--quick: less)'
 	@echo 'make env     the environment for development, in $(VENV)'
 	@echo 'make clean   remove the environment and whatever was generated'
 
@@ -45,6 +46,9 @@ bench: env
 
 chaos: env
 	@exec $(BIN)/python -m tests.fault.chaos --runs 500 $(CHAOS)
+
+bench-faults: env
+	@exec $(BIN)/python -m tests.bench.faults $(ARGS)
 
 env: $(VENV)/.installed-dev
 

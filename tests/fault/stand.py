@@ -133,12 +133,15 @@ class Stand:
             assert replies, f"{worker.name} did not answer"
 
     def hold(self, worker: EmbeddedWorker, run: Run, count: int, running: int, timeout: float = 10.0) -> None:
-        """Waits until a beat says that the worker holds so many attempts of a run, of which ``running`` run."""
+        """Waits until a beat says that the worker holds so many nodes of a run, of which ``running`` run.
+
+        It may have old messages of some besides, which will be refused.
+        """
 
         def held() -> bool:
             lease = self.lease(worker)
             found = [item for item in lease.held if item.run.id == run.id] if lease else []
-            return len(found) == count and sum(item.running for item in found) == running
+            return len({item.node for item in found}) == count and sum(item.running for item in found) == running
 
         try:
             wait_until(held, timeout=timeout, description=f"{worker.name} to hold {count}, {running} of them running")

@@ -51,14 +51,15 @@ def take_items(store: RunStore, run: RunRef, place: Place) -> dict[str, Any]:
 
 
 def judged(
-    found: Mapping[str, NodeOutcome], *, expired: float | None = None, stopped: str | None = None
+    found: Mapping[str, NodeOutcome], *, expired: float | None = None, stopped: bool = False
 ) -> list[MemberOutcome]:
     """What a policy judges. Members that have not ended count as failed.
 
-    ``expired``: because so many seconds were over; ``stopped``: because of this shortfall.
+    ``expired``: because so many seconds were over; ``stopped``: because others failed that the policy asks for.
     """
     late = None if expired is None else f"it did not end within the group's timeout of {expired:g} s"
-    late = late if stopped is None else "it was not waited for, since the group could not be met any more"
+    if stopped:
+        late = "it was not waited for, since the group's policy could not be met any more"
     return [
         MemberOutcome(member, outcome.state is NodeState.SUCCEEDED, outcome.error or _missing(outcome.state, late))
         for member, outcome in found.items()

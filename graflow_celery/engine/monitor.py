@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.events import RunAborted
+from graflow_celery.core.state import NodeState
 from graflow_celery.engine.inspection import Inspection
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.oversight import Ledger, Workforce
@@ -94,7 +95,7 @@ class Monitor:
                 continue
             if report is not None and report.holder == death.worker:
                 done += not self._losses.lost(run, plan, held.node, report, f"{cause} while it ran this").stale
-            elif report is None or (not report.holder and report.state == "queued"):
+            elif report is None or report.state is NodeState.QUEUED:
                 done += not self._losses.returned(run, plan, held.node, report, f"{cause} before it began this").stale
         return done
 

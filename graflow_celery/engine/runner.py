@@ -165,7 +165,7 @@ class Engine:
         shortfall = verdict(place.spec.policy, hopeful(found))
         if shortfall is None:
             return None
-        error = _error(place.spec, shortfall, judged(found, stopped=shortfall))
+        error = _error(place.spec, shortfall, judged(found, stopped=True))
         event = BarrierReached(group, shortfall, counted=False)
         applied = self._commit(run, plan, event, Outcome(error=error))
         self.follow(run, plan, applied)

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from graflow_celery.celery_backend import heartbeat, stopping, tasks
+from graflow_celery.celery_backend import children, heartbeat, stopping, tasks
 from graflow_celery.celery_backend.publisher import check_backend
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.settings import Settings, load_settings
@@ -63,6 +63,9 @@ def _defaults(settings: Settings) -> dict[str, Any]:
         "task_default_queue": settings.queue,
         "result_expires": settings.result_ttl,
         "broker_connection_retry_on_startup": True,
+        # A worker waits for a broker that is away, or that refuses because it is full, for as long as that lasts.
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
     }
     module = os.environ.get("CELERY_CONFIG_MODULE")
     given = vars(importlib.import_module(module)) if module else {}
@@ -104,6 +107,7 @@ def _install(app: Celery, settings: Settings) -> Celery:
     tasks.register(app, runtime)
     heartbeat.install(app, runtime)
     stopping.install()
+    children.install(app)
     return app
 
 

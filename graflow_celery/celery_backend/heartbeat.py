@@ -24,8 +24,6 @@ from graflow_celery.redis_backend.liveness import WorkerLease
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks for processes of the pool that ended.
-CHILD_CHECK = 0.25
 SHUT_DOWN = "its worker shut down"
 
 
@@ -138,17 +136,6 @@ class _Described:
         return next((queue.name for queue in self._queues if queue.routing_key == key), key)
 
 
-def _look_after_children(consumer: Any) -> None:
-    """Has the pool look for processes that ended every ``CHILD_CHECK`` seconds.
-
-    Celery is woken by the end of a process's pipe, which the kernel closes a moment before the process can be waited
-    for: if it looks within that moment it sees nothing, and looks again 5 s later.
-    """
-    maintain = getattr(consumer.pool, "maintain_pool", None)
-    if consumer.hub is not None and maintain is not None:
-        consumer.hub.call_repeatedly(CHILD_CHECK, maintain)
-
-
 def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Lets every worker of ``app`` beat from when it is ready until it has shut down."""
     hearts: list[tuple[Heart, _Described]] = []
@@ -158,7 +145,6 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
             described = _Described(sender)
             hearts.append((Heart(runtime(), described.lease), described))
             hearts[0][0].start()
-            _look_after_children(sender)
 
     def received(sender: Any = None, request: Any = None, **_: Any) -> None:
         if hearts and sender is not None and sender.app is app:

@@ -41,7 +41,7 @@ SCRIPTS = (
 #: Those that start with `lua/live.lua`, because they read a channel.
 CHANNEL_SCRIPTS = ("begin", "change", "look")
 #: How the errors begin with which a server refuses what it may take later.
-PASSING = ("MISCONF", "NOREPLICAS", "BUSY ", "CLUSTERDOWN", "TRYAGAIN")
+PASSING = ("MISCONF", "NOREPLICAS", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED")
 
 _patience: ContextVar[float | None] = ContextVar("graflow_patience", default=None)
 _AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)

@@ -28,13 +28,7 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed
 from graflow_celery.coroutines import HOST
-from graflow_celery.errors import (
-    BlobMissingError,
-    BlobRejectedError,
-    TaskCancelledError,
-    TimeLimitError,
-    UnavailableError,
-)
+from graflow_celery.errors import GraflowError, TaskCancelledError, TimeLimitError
 from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Held, Outcome, RunRef
 
@@ -169,5 +163,5 @@ def told() -> Iterator[None]:
     """
     try:
         yield
-    except (redis.RedisError, UnavailableError, BlobMissingError, BlobRejectedError):
+    except (redis.RedisError, GraflowError):
         logger.exception("the outcome of a task that was ended could not be stored")

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from graflow_celery.errors import GraflowError
 from graflow_celery.ports import EventRecord
-from graflow_celery.redis_backend.client import Pauses, failure, opened_async, outages
+from graflow_celery.redis_backend.client import Pauses, failure, opened_async, outages, passes
 from graflow_celery.redis_backend.events import parse
 from graflow_celery.redis_backend.keys import Keys
 
@@ -198,7 +198,7 @@ class EventHub:
                     failures += 1
                     if failures > 1:
                         outages.began(self._url, error)
-                    if loop.time() - reached > self._patience:
+                    if not passes(error) or loop.time() - reached > self._patience:
                         raise failure(self._url, error) from None
                     looked = -BLOCK  # a server that comes back may come back empty
                     await asyncio.sleep(backoff.compute(failures))

@@ -153,7 +153,7 @@ class Patient(Retry):
             except (*_AWAY, redis.ResponseError) as error:
                 first = deadline is None
                 deadline = deadline or time.monotonic() + (PATIENCE if given is None else given)
-                lasting = not _passes(error) or (given is None and isinstance(error, redis.ResponseError))
+                lasting = not passes(error) or (given is None and isinstance(error, redis.ResponseError))
                 if lasting or time.monotonic() >= deadline:
                     raise _Passed(failure(self._url, error)) from None
                 if not first:
@@ -206,7 +206,7 @@ class Outages:
 outages = Outages()
 
 
-def _passes(error: Exception) -> bool:
+def passes(error: Exception) -> bool:
     """Whether it may be otherwise in a while: the server is away, full, loading, read-only for now."""
     if isinstance(error, (AuthenticationError, AuthorizationError)):
         return False

@@ -127,7 +127,8 @@ class RedisRunStore:
             client=self._client,
         )
         if reply[0] == 0:
-            _tell_if_gone(run, f"{transition.event} of node '{transition.node or ''}' is dropped", reply[1])
+            of = f" of node '{transition.node}'" if transition.node else ""
+            _tell_if_gone(run, f"{transition.event}{of} is dropped", reply[1])
             return STALE
         status = RunStatus(reply[1].decode())
         counted = transition.is_final and transition.counted

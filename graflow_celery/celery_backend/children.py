@@ -1,7 +1,7 @@
-"""Has a worker with a pool of processes see at once that one of them died.
+"""Has a worker see within a moment that a process of its pool died.
 
-Celery looks when the end of the pipe closes that the process held, and if the kernel has not made it a zombie by then,
-not again for five seconds.
+Celery looks when a process closes the pipe that tells of its end. The kernel closes it a moment before the process can
+be waited for, so that look often finds the process alive, and the next one comes five seconds later.
 """
 
 from __future__ import annotations

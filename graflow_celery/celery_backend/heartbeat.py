@@ -62,10 +62,11 @@ class Heart:
         self._stopping.set()
         self._watch.stop()
         self._thread.join(timeout=2.0)
-        give_back([request for request in [*_given_back(), *held_requests()] if request.held.running], SHUT_DOWN)
+        held = [(request, request.held) for request in held_requests()]
+        give_back([*_given_back(), *(pair for pair in held if pair[1].running)], SHUT_DOWN)
         try:
             self._runtime.liveness.leave(self._describe().id)
-        except redis.RedisError as error:
+        except (redis.RedisError, UnavailableError) as error:
             logger.warning("the lease could not be given up: %s", error)
         if self._death_watch is not None:
             self._death_watch.end()
@@ -84,7 +85,7 @@ class Heart:
         held = tuple(request.held for request in held_requests())
         try:
             answer = self._runtime.liveness.beat(replace(self._describe(), held=held), received)
-        except redis.RedisError:
+        except (redis.RedisError, UnavailableError):
             with self._counting:
                 self._received += received
             raise
@@ -105,22 +106,62 @@ def _given_back() -> list[Any]:
     return [GIVEN_BACK.popleft() for _ in range(len(GIVEN_BACK))]
 
 
+class _Described:
+    """A worker as its consumer is now; while that has no connection, its queues are those it had."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._queues: list[Any] = []
+
+    @property
+    def queues(self) -> list[Any]:
+        consumer = self._consumer.task_consumer
+        self._queues = list(consumer.queues) if consumer else self._queues
+        return self._queues
+
+    def lease(self) -> WorkerLease:
+        pool = self._consumer.pool
+        return WorkerLease(
+            name=self._consumer.hostname,
+            queues=tuple(sorted(queue.name for queue in self.queues)),
+            pid=os.getpid(),
+            concurrency=int(getattr(pool, "num_processes", None) or getattr(pool, "limit", None) or 1),
+            pool=type(pool).__module__.rpartition(".")[2],
+            version=version("celery"),
+            boot=BOOT,
+        )
+
+    def queue_of(self, request: Any) -> str:
+        """The queue that a message came from, which does not say so itself."""
+        key = (request.delivery_info or {}).get("routing_key") or ""
+        return next((queue.name for queue in self._queues if queue.routing_key == key), key)
+
+
 def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Lets every worker of ``app`` beat from when it is ready until it has shut down."""
-    hearts: list[Heart] = []
+    hearts: list[tuple[Heart, _Described]] = []
 
     def ready(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is app and not hearts:
-            hearts.append(Heart(runtime(), lambda: _lease(sender)))
-            hearts[0].start()
+            described = _Described(sender)
+            hearts.append((Heart(runtime(), described.lease), described))
+            hearts[0][0].start()
 
     def received(sender: Any = None, request: Any = None, **_: Any) -> None:
         if hearts and sender is not None and sender.app is app:
-            hearts[0].count(str((request.delivery_info or {}).get("routing_key") or ""))
+            heart, described = hearts[0]
+            heart.count(described.queue_of(request))
+
+    def shutting_down(sender: Any = None, **_: Any) -> None:
+        # Celery lets go of what it has not begun, and its messages go back only when all that runs has ended. Sent from
+        # the handler of a signal: the next beat tells the store.
+        if hearts and hearts[0][1].lease().name == sender:
+            unbegun = [(request, request.held) for request in held_requests() if not request.eta]
+            GIVEN_BACK.extend((request, held) for request, held in unbegun if not held.running)
 
     def shut_down(**_: Any) -> None:
         while hearts:
-            hearts.pop().stop()
+            hearts.pop()[0].stop()
 
     class ShutDownAtOnce(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
         """Celery sends no signal when it shuts down without waiting for what runs."""
@@ -133,17 +174,5 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
     app.steps["worker"].add(ShutDownAtOnce)
     signals.worker_ready.connect(ready, weak=False)
     signals.task_received.connect(received, weak=False)
+    signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(shut_down, weak=False)
-
-
-def _lease(consumer: Any) -> WorkerLease:
-    """The lease of the worker that a consumer belongs to; its queues as they are now."""
-    return WorkerLease(
-        name=consumer.hostname,
-        queues=tuple(sorted(queue.name for queue in (consumer.task_consumer.queues if consumer.task_consumer else ()))),
-        pid=os.getpid(),
-        concurrency=int(getattr(consumer.pool, "num_processes", None) or getattr(consumer.pool, "limit", None) or 1),
-        pool=type(consumer.pool).__module__.rpartition(".")[2],
-        version=version("celery"),
-        boot=BOOT,
-    )

@@ -94,7 +94,7 @@ class NodeRequest(Request):
 
     def _announce_cancelled(self, emit_retry: bool = True) -> None:
         # Celery cancels what runs when it shuts down at once, from the handler of a signal: nothing may block here.
-        GIVEN_BACK.append(self)
+        GIVEN_BACK.append((self, self.held))
         super()._announce_cancelled(emit_retry)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
@@ -121,8 +121,8 @@ class NodeTask(Task):
     runtime: Callable[[], Runtime]
 
 
-#: Requests whose work this worker gave up, to be told to the store by the next beat.
-GIVEN_BACK: deque[NodeRequest] = deque()
+#: Requests that this worker gave up, as they were then, to be told to the store by the next beat.
+GIVEN_BACK: deque[tuple[NodeRequest, Held]] = deque()
 
 
 def held_requests() -> list[NodeRequest]:
@@ -130,10 +130,9 @@ def held_requests() -> list[NodeRequest]:
     return [request for request in list(state.requests.values()) if isinstance(request, NodeRequest)]
 
 
-def give_back(requests: list[NodeRequest], cause: str) -> None:
+def give_back(given: list[tuple[NodeRequest, Held]], cause: str) -> None:
     """Tells the store that attempts of this worker will not come to their end, through no fault of theirs."""
-    for request in requests:
-        held = request.held
+    for request, held in given:
         with told():
             request.task.runtime().give_back(held, request.holder, cause)
 

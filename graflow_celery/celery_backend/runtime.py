@@ -33,6 +33,7 @@ from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.node import NodeCode
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.stored import StoredCode
+from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import Held, NodeReport, RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
@@ -109,14 +110,18 @@ class Runtime:
         self.store.hurry(held.run)
 
     def give_back(self, held: Held, holder: str, cause: str) -> None:
-        """Reports that an attempt was stopped through no fault of its own."""
-        report = self._current(held, holder)
-        if report is not None:
+        """Reports that an attempt was stopped, or will not be begun here, through no fault of its own."""
+        [report] = self.store.reports(held.run, [held.node])
+        begun = "" if report is None else report.holder
+        if held.attempt == (1 if report is None else report.attempt) and begun == (holder if held.running else ""):
             self.losses.returned(held.run, self.plan_for(held.run, held.added), held.node, report, cause)
 
     def is_wanted(self, held: Held, holder: str) -> bool:
-        """Whether an attempt that ``holder`` has is still waited for: it is current, and nothing around it has ended."""
-        if RunStatus(self.store.details(held.run.id)["status"]).is_terminal:
+        """Whether an attempt that ``holder`` has is still waited for: it is current, and nothing around it ended."""
+        try:
+            if RunStatus(self.store.details(held.run.id)["status"]).is_terminal:
+                return False
+        except RunNotFoundError:
             return False
         scopes = Place.of(self.plan_for(held.run, held.added), held.node).scopes
         report, *around = self.store.reports(held.run, [held.node, *scopes])

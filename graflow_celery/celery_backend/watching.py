@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import redis
 
@@ -27,12 +30,13 @@ class Watch:
     """Stands for election as the monitor under ``name``, and ticks as long as it leads.
 
     One that stands by costs nothing but a connection: it sleeps until the bell rings, because a worker died, or until
-    :meth:`stand` is called, because nobody leads any more.
+    :meth:`stand` is called, because nobody leads any more; or for ``standby`` seconds.
     """
 
-    def __init__(self, runtime: Runtime, name: str) -> None:
+    def __init__(self, runtime: Runtime, name: str, standby: float = STANDBY) -> None:
         self._runtime = runtime
         self._name = name
+        self._standby = standby
         self._wake = runtime.keys.wake(name)
         self._monitor = monitor_of(runtime, name)
         self._stopping = threading.Event()
@@ -49,7 +53,7 @@ class Watch:
             self._ring()
             self._thread.join(timeout=2.0)
             self._runtime.liveness.resign(self._name)
-        except redis.RedisError as error:
+        except (redis.RedisError, UnavailableError) as error:
             logger.warning("the monitor's lease could not be given up: %s", short(error))
 
     def stand(self) -> None:
@@ -64,7 +68,7 @@ class Watch:
             pipe.execute()
 
     def _watch(self) -> None:
-        client = connect(self._runtime.settings.redis_url, block=STANDBY)
+        client = connect(self._runtime.settings.redis_url, block=self._standby)
         led: bool | None = None
         answers: bool | None = None
         while not self._stopping.is_set():
@@ -94,13 +98,50 @@ class Watch:
     def _sleep(self, client: Client) -> None:
         """Until it is time for another tick, or something wakes it."""
         interval = self._runtime.settings.heartbeat_interval
-        seconds = self._monitor.patience(interval) if self._monitor.leads else STANDBY
+        seconds = self._monitor.patience(interval) if self._monitor.leads else self._standby
         for stream, last in self._last.items():
             if not last:
                 newest = client.xrevrange(stream, count=1)
                 self._last[stream] = newest[0][0].decode() if newest else "0-0"
         for stream, entries in parse(client.xread({**self._last}, block=max(1, int(seconds * 1000)))).items():
             self._last[stream] = entries[-1][0]
+
+
+class Standby:
+    """The share of a process that waits for runs: it watches as long as somebody waits."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._watch: Watch | None = None
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """For as long as the block lasts, in as many threads as there are."""
+        with self._lock:
+            self._waiting += 1
+            if self._watch is None:
+                # No beat of its own tells it that nobody leads.
+                often = 2 * self._runtime.settings.heartbeat_interval
+                self._watch = Watch(self._runtime, f"client@{self._runtime.where}", often)
+                self._watch.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                ended, self._watch = (None, self._watch) if self._waiting else (self._watch, None)
+            if ended is not None:
+                ended.stop()
+
+
+_STANDBYS: WeakKeyDictionary[Runtime, Standby] = WeakKeyDictionary()
+
+
+def standby_of(runtime: Runtime) -> Standby:
+    """The one of this process for a runtime."""
+    return _STANDBYS.setdefault(runtime, Standby(runtime))
 
 
 def monitor_of(runtime: Runtime, name: str) -> Monitor:

@@ -17,7 +17,8 @@ from graflow_celery.ports import EventRecord
 
 LINES_PER_GROUP = 14
 FAILURES_TOLD = 3
-REQUESTS_TOLD = 3
+#: Of what befalls members of a group: how often it is told of at the most.
+TOLD_AT_FIRST = {"requested": 3, "lost": 3, "returned": 3}
 
 Tell = Callable[[EventRecord, NodeProgress | None], None]
 
@@ -101,6 +102,10 @@ class LogLines:
             return [f"{self._title}  {counted(len(list(self._model.tasks)), 'task')}"]
         if event == "workers_missing":
             return [missing(self._model.missing_queues)]
+        if event == "run_stalled":
+            return [f"stalled: {record.get('reason', '')}"]
+        if event == "store_refuses":
+            return [f"waits: {self._model.refusal}"]
         if node is None:
             return []
         verb = event.partition("_")[2]
@@ -119,7 +124,7 @@ class LogLines:
     def _member(self, verb: str, node: NodeProgress, group: NodeProgress) -> list[str]:
         if verb == FAILED and not node.is_group and len(self._model.failures) <= FAILURES_TOLD:
             return [f"{group.id}: {_task_lines(verb, node)[0]}"]
-        if verb == "requested" and self._asked(group):
+        if verb in TOLD_AT_FIRST and self._told_before(group, verb) < TOLD_AT_FIRST[verb]:
             return [f"{group.id}: {_task_lines(verb, node)[0]}"]
         due = group.done * LINES_PER_GROUP // group.members
         if due <= self._told.get(group.id, 0) or group.done == group.members:
@@ -127,11 +132,11 @@ class LogLines:
         self._told[group.id] = due
         return [f"{group.id}: {counts(group)}"]
 
-    def _asked(self, group: NodeProgress) -> bool:
-        """Whether a member of a group is one of the first that ask."""
-        key = f"{group.id} asks"
+    def _told_before(self, group: NodeProgress, verb: str) -> int:
+        """Of how many members of a group this was told before."""
+        key = f"{group.id} {verb}"
         self._told[key] = self._told.get(key, 0) + 1
-        return self._told[key] <= REQUESTS_TOLD
+        return self._told[key] - 1
 
 
 def _group_line(verb: str, group: NodeProgress) -> str:
@@ -154,7 +159,7 @@ def _task_lines(verb: str, node: NodeProgress) -> list[str]:
             return [f"{node.id} succeeded in {duration(node.duration)}"]
         case "failed":
             return [f"{node.id} failed{on}: {first_line(node.reason)}"]
-        case "retried" | "lost":
+        case "retried" | "lost" | "returned":
             return [f"{node.id} is tried again: {first_line(node.reason)}"]
         case "requested":
             return [f"{node.id} waits for a person: request {node.request}"]

@@ -70,6 +70,7 @@ class ProgressModel:
     ended: float | None = None
     retries: int = 0
     missing_queues: tuple[str, ...] = ()
+    refusal: str = ""
     failures: list[NodeProgress] = field(default_factory=list)
     late: set[str] = field(default_factory=set)
 
@@ -83,7 +84,10 @@ class ProgressModel:
         if event == "workers_missing":
             self.missing_queues = tuple(record.get("queues", ()))
             return None
-        self.missing_queues = ()
+        if event == "store_refuses":
+            self.refusal = str(record.get("reason", ""))
+            return None
+        self.missing_queues, self.refusal = (), ""
         kind, _, verb = event.partition("_")
         if kind == "run":
             self._run(verb, at, record)
@@ -164,10 +168,7 @@ class ProgressModel:
                 node.succeeded = node.failed = node.skipped = 0
             node.started = at if node.started is None or not node.is_group else node.started
             self._open(node, at)
-        elif verb == "lost":
-            node.reason = str(record.get("reason", ""))
-            self._retried(node)
-        elif verb == "retried":
+        elif verb in ("retried", "lost", "returned"):
             node.state = QUEUED
             node.reason = str(record.get("reason", ""))
             self._retried(node)

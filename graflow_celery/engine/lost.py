@@ -39,7 +39,9 @@ class Losses:
         place = Place.of(plan, node)
         reason = _reason(place.spec.options, report.losses + 1, self._max_losses, cause)
         event = NodeLost(node, report.attempt, report.losses, self._max_losses, reason, report.holder, self._random())
-        applied = self._tell(run, place, event, Outcome(error=WorkerLostError(place.spec.id, reason)))
+        applied = self._tell(
+            run, place, event, Outcome(error=WorkerLostError(place.spec.id, reason), worker=report.worker)
+        )
         given_up = report.losses + 1 >= losses_allowed(place.spec.options, self._max_losses)
         if given_up and not applied.stale and (self._give_up(run, place) or applied.status.is_terminal):
             self._stop(run)
@@ -48,7 +50,8 @@ class Losses:
     def returned(self, run: RunRef, plan: Plan, node: str, report: NodeReport | None, cause: str) -> Applied:
         """The attempt did not end and was not at fault; nor need its process be dead."""
         attempt, holder = (1, "") if report is None else (report.attempt, report.holder)
-        return self._tell(run, Place.of(plan, node), NodeReturned(node, attempt, cause, holder), None)
+        outcome = Outcome(worker="" if report is None else report.worker)
+        return self._tell(run, Place.of(plan, node), NodeReturned(node, attempt, cause, holder), outcome)
 
     def overdue(self, run: RunRef, plan: Plan, node: str, report: NodeReport) -> Applied:
         """It runs past its time limit, and whoever should have ended it did not."""
@@ -57,12 +60,14 @@ class Losses:
         event = NodeFailed(
             node, report.attempt, f"TimeLimitError: {reason}", True, report.retries, self._random(), counted=False
         )
-        applied = self._tell(run, place, event, Outcome(error=TimeLimitError(place.spec.id, reason)))
-        self._stop(run)
+        outcome = Outcome(error=TimeLimitError(place.spec.id, reason), worker=report.worker)
+        applied = self._tell(run, place, event, outcome)
+        if not applied.stale:
+            self._stop(run)
         return applied
 
     def _tell(
-        self, run: RunRef, place: Place, event: NodeLost | NodeReturned | NodeFailed, outcome: Outcome | None
+        self, run: RunRef, place: Place, event: NodeLost | NodeReturned | NodeFailed, outcome: Outcome
     ) -> Applied:
         applied = self._engine.deliver(run, place.plan, event, outcome)
         if not applied.stale:
@@ -72,7 +77,10 @@ class Losses:
     def _give_up(self, run: RunRef, place: Place) -> bool:
         """Closes the groups around a lost node whose policies cannot be met any more, from the inside out."""
         closed = False
-        while place.spec.group is not None:
+        while place.spec.group is not None or place.spec.owner is not None:
+            if (owner := place.spec.owner) is not None:  # which failed with the tasks that it had added
+                place = Place.of(self._engine.graphs.plan_for(run, owner.graph), owner.node)
+                continue
             place = place.around
             if self._engine.close_if_hopeless(run, place.plan, place.key) is None:
                 break

@@ -89,7 +89,7 @@ def test_retries_and_losses_are_counted_and_the_node_waits_again() -> None:
     assert (node.state, node.reason, group.active, group.retried) == ("queued", "OSError: disk", 0, 1)
     story("node_started", "m0", attempt=2, worker="w2")
     story("node_lost", "m0", attempt=2, worker="w2", reason="its worker process died")
-    assert (node.state, node.attempt, story.model.retries, group.active) == ("running", 2, 2, 1)
+    assert (node.state, node.attempt, story.model.retries, group.active) == ("queued", 2, 2, 0)
     assert counts(group) == "0/3, 2 retries"
 
 

@@ -107,9 +107,10 @@ class Stage:
         return not self.active() and not self.runtime.depth(self.cluster.settings.queue)
 
     def active(self) -> set[str]:
-        """The ids of the tasks that the worker's processes have not answered for."""
-        [found] = wait_until(self.runtime.app.control.inspect(limit=1).active, description="an answer").values()
-        return {request["id"] for request in found}
+        """The ids of the tasks with which the worker has not done."""
+        inspect = self.runtime.app.control.inspect(limit=1)
+        asked = [wait_until(ask, description="an answer") for ask in (inspect.reserved, inspect.active)]
+        return {request["id"] for answer in asked for requests in answer.values() for request in requests}
 
 
 def _reference(run: Run) -> RunRef:
@@ -320,9 +321,10 @@ def test_a_barrier_that_is_sent_again_closes_its_group_once(stage: Stage, fenced
         for _ in range(2):
             stage.runtime.engine.executor.send(_reference(run), run.plan, [CloseBarrier("g")])
         received = f"graflow.barrier[{run.id}.b."
-        wait_until(
-            lambda: stage.cluster.workers[0].process.output().count(f"{received}") >= 3, description="them to arrive"
-        )
+        log = stage.cluster.workers[0].process
+        wait_until(lambda: log.output().count(received) >= 3, timeout=30, description="them to arrive")
+        after = stage.task_id(run, "after")
+        wait_until(lambda: stage.active() == {after}, timeout=30, description="them to be carried out")
         stage.open("after-1")
         wait_until(stage.is_idle, timeout=30, description="the worker to have nothing to do")
     assert _count(run, "group_succeeded", "g") == 1 if fenced else _count(run, "group_succeeded", "g") > 1

@@ -48,8 +48,8 @@ class Point(StrEnum):
     MONITOR_DECLARED = "monitor.declared"  # workers are declared dead, nothing was done about it
     MONITOR_LOSING = "monitor.losing"  # that an attempt was lost is not committed
     MONITOR_LOST = "monitor.lost"  # the attempt that takes over was not sent
-    MONITOR_BURYING = "monitor.burying"  # all is replaced that the dead worker had
-    MONITOR_BURIED = "monitor.buried"  # the dead worker is forgotten, late commands were not looked for
+    MONITOR_BURYING = "monitor.burying"  # all was seen to that a dead worker left
+    MONITOR_BURIED = "monitor.buried"  # the dead worker is forgotten
     MONITOR_CLAIMED = "monitor.claimed"  # late commands are moved on, not carried out
 
 

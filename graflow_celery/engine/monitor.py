@@ -64,6 +64,9 @@ class Monitor:
                 done += self._carry_out(item) + self._inspection.inspect(item)
             except (BlobMissingError, BlobRejectedError) as error:
                 self._engine.end(item.run, RunAborted(str(error)))
+        # Last: should this process die over it, the next leader sees to all of it once more.
+        for death in deaths:
+            self._workforce.bury(death)
         return done
 
     def patience(self, most: float) -> float:
@@ -83,7 +86,6 @@ class Monitor:
                 done += self._replace(run, found, death, cause)
             except (BlobMissingError, BlobRejectedError) as error:
                 self._engine.end(run, RunAborted(str(error)))
-        self._workforce.bury(death)
         return done
 
     def _replace(self, run: RunRef, found: Sequence[Held], death: Death, cause: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -15,11 +14,10 @@ from graflow_celery.celery_backend.compiler import node_message
 from graflow_celery.errors import ParallelGroupError, TaskCancelledError
 from graflow_celery.ports import RunRef
 from graflow_celery.testing import wait_until
-from tests.fault.stand import BROKERS, Caller, Gate, Stand, audit, events, right_result, stand, wait_for
+from tests.fault.stand import BROKERS, FAST, Caller, Gate, Stand, audit, events, right_result, stand, wait_for
 
 pytestmark = pytest.mark.workers
 
-FAST: dict[str, Any] = {"heartbeat_interval": 0.3, "heartbeat_timeout": 1.0}
 FOUR = ["a", "b", "c", "d"]
 
 

@@ -36,7 +36,7 @@ def two(stood: Stand) -> Stand:
 @contextmanager
 def monitor(at: Stand) -> Iterator[subprocess.Popen[bytes]]:
     """``graflow-celery monitor`` for the time of the block, leading or standing by."""
-    command = [Path(sys.executable).with_name("graflow-celery"), "monitor"]
+    command = [str(Path(sys.executable).with_name("graflow-celery")), "monitor"]
     with subprocess.Popen(command, env=worker_environment(at.settings, {}), stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr is not None

@@ -63,6 +63,9 @@ def _defaults(settings: Settings) -> dict[str, Any]:
         "task_default_queue": settings.queue,
         "result_expires": settings.result_ttl,
         "broker_connection_retry_on_startup": True,
+        # A worker waits for a broker that is away, or that refuses because it is full, for as long as that lasts.
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
     }
     module = os.environ.get("CELERY_CONFIG_MODULE")
     given = vars(importlib.import_module(module)) if module else {}

@@ -10,19 +10,26 @@ from typing import Any
 
 from celery import Celery, bootsteps
 
-#: Seconds between two looks; one costs a system call for each process of the pool.
-LOOK = 0.25
+#: Seconds between two looks: a system call for each process of the pool.
+INTERVAL = 0.25
 
 
 class LookAfterChildren(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
-    """Looks often whether the processes of the pool live; in pools that have some and an event loop: prefork."""
+    """See https://docs.celeryq.dev/en/stable/userguide/extending.html"""
 
     requires = ("celery.worker.components:Pool",)
 
-    def start(self, parent: Any) -> None:
-        look = getattr(parent.pool, "maintain_pool", None)
-        if parent.hub is not None and look is not None:
-            parent.hub.call_repeatedly(LOOK, look)
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._timer: Any = None
+
+    def register_with_event_loop(self, parent: Any, hub: Any) -> None:
+        """Called by workers that have an event loop, those with a pool of processes; again when they reconnected."""
+        maintain = getattr(parent.pool, "maintain_pool", None)
+        if self._timer is not None:
+            self._timer.cancel()
+        if maintain is not None:
+            self._timer = hub.call_repeatedly(INTERVAL, maintain)
 
 
 def install(app: Celery) -> None:

@@ -77,6 +77,8 @@ class Heart:
                 self._beat()
             except (redis.RedisError, UnavailableError) as error:
                 logger.warning("no beat: %s", error)
+            except Exception:  # noqa: BLE001  boundary: a worker whose beat ended would be taken for dead
+                logger.exception("the beat stumbled; it goes on")
             self._stopping.wait(self._runtime.settings.heartbeat_interval)
 
     def _beat(self) -> None:

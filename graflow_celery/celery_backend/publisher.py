@@ -12,7 +12,7 @@ from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 
 from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
-from graflow_celery.core.commands import Command, DispatchNode
+from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode
 from graflow_celery.core.plan import Plan
 from graflow_celery.errors import ConfigError, StoreUnavailableError
 from graflow_celery.ports import RunRef
@@ -71,7 +71,8 @@ class CeleryExecutor:
             raise failure(self._app.conf.broker_url, error) from None
         except self._broker_errors as error:
             raise StoreUnavailableError(mask_url(self._app.conf.broker_url), short(error)) from error
-        self._acknowledge(run, commands)
+        # A barrier's message is in no worker's lease: until the barrier is closed, its command stays in the outbox.
+        self._acknowledge(run, [command for command in commands if not isinstance(command, CloseBarrier)])
 
     @cached_property
     def _broker_errors(self) -> tuple[type[Exception], ...]:

@@ -28,13 +28,8 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed
 from graflow_celery.coroutines import HOST
-from graflow_celery.errors import (
-    BlobMissingError,
-    BlobRejectedError,
-    TaskCancelledError,
-    TimeLimitError,
-    UnavailableError,
-)
+from graflow_celery.errors import GraflowError, TaskCancelledError, TimeLimitError
+from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Held, Outcome, RunRef
 
 logger = logging.getLogger(__name__)
@@ -78,8 +73,10 @@ class NodeRequest(Request):
             super().on_failure(exc_info, send_failed_event, return_ok)
             return
         state.task_ready(self)
+        reach(Point.CHILD_DIED, self.held.node)
         with told():
             self.task.runtime().lose(self.held, self.holder, f"its process {self.worker_pid} on {self.hostname} died")
+        reach(Point.CHILD_REPLACED, self.held.node)
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)
@@ -166,5 +163,5 @@ def told() -> Iterator[None]:
     """
     try:
         yield
-    except (redis.RedisError, UnavailableError, BlobMissingError, BlobRejectedError):
+    except (redis.RedisError, GraflowError):
         logger.exception("the outcome of a task that was ended could not be stored")

@@ -24,6 +24,7 @@ from graflow_celery.core.state import Applied
 from graflow_celery.coroutines import HOST
 from graflow_celery.engine.node import Host, run_attempt
 from graflow_celery.errors import BlobMissingError, BlobRejectedError, StoreRefusedError, StoreUnavailableError
+from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Attempt, RunRef
 from graflow_celery.redis_backend.client import patience
 
@@ -66,6 +67,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
                 random=random.random,
             )
             applied = run_attempt(here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host)
+        reach(Point.NODE_FOLLOWED, node_id)
         _count_once(applied)
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
@@ -73,8 +75,10 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """A chord's body: the end of a group's superstep."""
         here = runtime()
         run = RunRef(run_id, graph)
+        reach(Point.BARRIER_RECEIVED, group)
         with _given_back(here.settings.reconnect_timeout):
             applied = here.engine.close_barrier(run, _plan(here, run, added), group)
+        reach(Point.BARRIER_FOLLOWED, group)
         _count_once(applied)
 
 

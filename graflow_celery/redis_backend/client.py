@@ -41,7 +41,7 @@ SCRIPTS = (
 #: Those that start with `lua/live.lua`, because they read a channel.
 CHANNEL_SCRIPTS = ("begin", "change", "look")
 #: How the errors begin with which a server refuses what it may take later.
-PASSING = ("MISCONF", "NOREPLICAS", "BUSY ", "CLUSTERDOWN", "TRYAGAIN")
+PASSING = ("MISCONF", "NOREPLICAS", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED")
 
 _patience: ContextVar[float | None] = ContextVar("graflow_patience", default=None)
 _AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
@@ -164,7 +164,10 @@ class Patient(Retry):
             result = super().call_with_retry(tried, *args, **kwargs)
         except _Passed as passed:
             raise passed.error from None
-        outages.ended(self._url)
+        if (
+            deadline is not None or result is not None
+        ):  # connecting anew where a broken connection is not noticed is None
+            outages.ended(self._url)
         return result
 
 

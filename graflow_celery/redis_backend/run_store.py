@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from graflow_celery.redis_backend.wire import chosen, to_wire
 SLICE = 500
 #: Seconds after which the monitor looks at a run at the latest.
 LOOK = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class RedisRunStore:
             client=self._client,
         )
         if reply[0] == 0:
+            _tell_if_gone(attempt.run, f"attempt {attempt.number} of node '{attempt.node}' is not run", reply[1])
             return None
         if reply[0] == 2:
             return Begun(leave=Leave(max_steps=reply[1]))
@@ -123,6 +127,7 @@ class RedisRunStore:
             client=self._client,
         )
         if reply[0] == 0:
+            _tell_if_gone(run, f"{transition.event} of node '{transition.node or ''}' is dropped", reply[1])
             return STALE
         status = RunStatus(reply[1].decode())
         counted = transition.is_final and transition.counted
@@ -326,6 +331,11 @@ class RedisRunStore:
 
     def _unpack(self, name: str, field: bytes) -> Any:
         return self._values.unpack(field, f"value of '{name}'")
+
+
+def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:
+    if not status:
+        logger.warning("run %s: its state is gone from the store, so %s", run.id, what)
 
 
 def _report(field: bytes | None) -> NodeReport | None:

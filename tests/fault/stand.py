@@ -34,6 +34,8 @@ RABBITMQ = os.environ.get("GRAFLOW_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1
 BROKERS = ("redis", "rabbitmq")
 #: The worst that a user has to wait for a lost task to run elsewhere, in seconds.
 WORST = 5.0
+#: Settings with which a monitor is less patient, for tests that wait for it.
+FAST: dict[str, Any] = {"heartbeat_interval": 0.5, "heartbeat_timeout": 2.0}
 
 
 @dataclass(frozen=True)
@@ -161,14 +163,18 @@ class Stand:
             logs = "\n".join(item.process.last_words(40) for item in self.workers)
             pytest.fail(f"{error} It has {self.lease(worker)}{logs}")
 
-    def revive(self) -> None:
-        """Brings back what a test killed or stopped, and has all workers take work."""
+    def wake(self) -> None:
+        """Brings back what a test killed or stopped."""
         for worker in self.workers:
             if worker.process.running:
                 resume(worker)
             else:
                 worker.start()
         self.workers.wait_ready()
+
+    def revive(self) -> None:
+        """Brings back what a test killed or stopped, and has all workers take work."""
+        self.wake()
         self.only(*self.workers)
 
 

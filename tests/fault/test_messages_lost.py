@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -15,11 +15,10 @@ from graflow_celery.celery_backend.compiler import node_message
 from graflow_celery.errors import ParallelGroupError, TaskCancelledError
 from graflow_celery.ports import RunRef
 from graflow_celery.testing import wait_until
-from tests.fault.stand import BROKERS, Caller, Gate, Stand, audit, events, right_result, stand, wait_for
+from tests.fault.stand import BROKERS, FAST, Caller, Gate, Stand, audit, events, right_result, stand, wait_for
 
 pytestmark = pytest.mark.workers
 
-FAST: dict[str, Any] = {"heartbeat_interval": 0.3, "heartbeat_timeout": 1.0}
 FOUR = ["a", "b", "c", "d"]
 
 
@@ -38,6 +37,11 @@ def two(stood: Stand) -> Stand:
 def task_id(run: Run, node: str, attempt: int = 1) -> str:
     """Celery's id of the message."""
     return str(node_message(RunRef(run.id, run.graph_hash), run.plan, node, attempt).options["task_id"])
+
+
+def came_again(at: Stand, run: Run, node: str) -> bool:
+    """Whether the message of the first attempt was received more than once."""
+    return sum(worker.process.output().count(f"[{task_id(run, node)}] received") for worker in at.workers) > 1
 
 
 def throw_away(at: Stand, *, delete: bool) -> None:
@@ -121,14 +125,8 @@ def test_tasks_run_once_although_the_visibility_timeout_is_over(two: Stand, tmp_
     two.hold(worker, run, 4, running=2)
     two.only(*two.workers)
     restore(two)
-    running = [begun.node for begun in gate.begun()]
-    logs = [item.process.output for item in two.workers]
-    for node in running:
-        again = f"[{task_id(run, node)}] received"
-        wait_until(
-            lambda again=again: sum(log().count(again) for log in logs) == 2,
-            description=f"{node} to come a second time",
-        )
+    for begun in gate.begun():
+        wait_until(partial(came_again, two, run, begun.node), description=f"{begun.node} to come a second time")
     gate.open()
     assert Caller(run).returns() is RunStatus.SUCCEEDED
     right_result(run, FOUR)
@@ -152,12 +150,7 @@ def test_a_task_runs_once_although_its_message_comes_again_from_a_broken_connect
     ]
     if not any(str(item.laddr.port).encode() in done.stdout for item, done in zip(connections, cut, strict=False)):
         pytest.skip("this kernel does not let `ss -K` close sockets")
-    again = f"[{task_id(run, 'a')}] received"
-    wait_until(
-        lambda: sum(item.process.output().count(again) for item in two.workers) >= 2,
-        timeout=20,
-        description="the message to come again",
-    )
+    wait_until(partial(came_again, two, run, "a"), timeout=20, description="the message to come again")
     gate.open()
     assert Caller(run).returns() is RunStatus.SUCCEEDED
     right_result(run, ["a"])

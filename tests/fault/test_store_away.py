@@ -49,24 +49,6 @@ def let_pass(seconds: float) -> None:
     wait_until(lambda: time.monotonic() - began > seconds, timeout=seconds + 5, description="some seconds to pass")
 
 
-@pytest.mark.parametrize("away", [stall, restart])
-def test_nobody_is_declared_dead_because_the_server_was_away(
-    two: Stand, tmp_path: Path, away: Callable[[Stand], None]
-) -> None:
-    gate = Gate(tmp_path)
-    run = two.submit(gate.group(["a", "b"]))
-    caller = Caller(run)
-    gate.wait(2)
-    away(two)
-    let_pass(two.settings.heartbeat_timeout + 1.0)  # a verdict would have fallen by now
-    assert not events(run, "node_lost")
-    assert not events(run, "node_returned")
-    assert len(gate.begun()) == 2
-    gate.open()
-    assert caller.returns() is RunStatus.SUCCEEDED
-    right_result(run, ["a", "b"])
-
-
 def test_a_worker_that_dies_while_the_server_is_away_is_replaced_after_a_lease(two: Stand, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     victim, heir = two.workers
@@ -85,3 +67,21 @@ def test_a_worker_that_dies_while_the_server_is_away_is_replaced_after_a_lease(t
     assert caller.returns() is RunStatus.SUCCEEDED
     right_result(run, ["a", "b"])
     assert len(events(run, "node_lost")) == 2
+
+
+@pytest.mark.parametrize("away", [stall, restart])
+def test_nobody_is_declared_dead_because_the_server_was_away(
+    two: Stand, tmp_path: Path, away: Callable[[Stand], None]
+) -> None:
+    gate = Gate(tmp_path)
+    run = two.submit(gate.group(["a", "b"]))
+    caller = Caller(run)
+    gate.wait(2)
+    away(two)
+    let_pass(two.settings.heartbeat_timeout + 1.0)  # a verdict would have fallen by now
+    assert not events(run, "node_lost")
+    assert not events(run, "node_returned")
+    assert len(gate.begun()) == 2
+    gate.open()
+    assert caller.returns() is RunStatus.SUCCEEDED
+    right_result(run, ["a", "b"])

@@ -105,3 +105,19 @@ def test_a_worker_that_hangs_is_replaced_and_changes_nothing_when_it_goes_on(two
     assert caller.returns() is RunStatus.SUCCEEDED
     right_result(caller.run, FOUR)
     assert first <= {str(record["node"]) for record in events(caller.run, "node_lost")}
+
+
+def test_where_no_watch_reports_a_death_the_lease_tells_of_it(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with stand(death_watch=False) as two:
+        victim, heir = two.workers
+        caller = loaded(two, victim, gate)
+        killed = time.monotonic()
+        victim.kill()
+        two.hold(heir, caller.run, 4, running=2)
+        taken = time.monotonic() - killed
+        gate.open()
+        assert caller.returns() is RunStatus.SUCCEEDED
+        right_result(caller.run, FOUR)
+        assert all("died or hangs" in record["reason"] for record in events(caller.run, "node_lost"))
+    assert taken < WORST + 1, f"after {taken:.1f} s the four tasks were with the other worker"

@@ -46,7 +46,7 @@ class Heart:
 
     def start(self) -> None:
         if self._runtime.settings.death_watch:
-            self._death_watch = DeathWatch(self._runtime.settings, self._describe().id)
+            self._death_watch = DeathWatch(self._runtime, self._describe().id)
         self._watch.start()
         self._thread.start()
 

@@ -118,6 +118,11 @@ class Liveness:
             self._scripts["report"](keys=[keys.beats, keys.monitor, keys.bell], args=[worker], client=self._client)
         )
 
+    def report_command(self, worker: str) -> tuple[str | int, ...]:
+        """The command with which :meth:`report` is said, for whoever has no client."""
+        keys = self._keys
+        return ("EVAL", str(self._scripts["report"].script), 3, keys.beats, keys.monitor, keys.bell, worker)
+
     def workers(self) -> list[WorkerLease]:
         """The workers whose lease has not run out, by name."""
         alive = [lease for lease in self._everybody().values() if lease.age * 1000 < self._lease]

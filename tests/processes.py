@@ -44,4 +44,5 @@ def _children(pid: int) -> list[psutil.Process]:
 
 
 def _is_watch(process: psutil.Process) -> bool:
-    return any(part.endswith("vigil.py") for part in process.cmdline())
+    """It leads a session of its own, which no process of a pool does."""
+    return bool(os.getsid(process.pid) == process.pid)

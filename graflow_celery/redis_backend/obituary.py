@@ -1,8 +1,7 @@
-"""Reports the death of a worker: ``python -m graflow_celery.redis_backend.obituary WORKER``. See `deathwatch`."""
+"""Reports the death of a worker. See `graflow_celery.celery_backend.deathwatch`."""
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 import redis
@@ -11,17 +10,12 @@ from graflow_celery.errors import UnavailableError
 from graflow_celery.redis_backend.client import Scripts, connect, patience
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
-from graflow_celery.settings import load_settings
+from graflow_celery.settings import Settings
 
 
-def main(worker: str) -> None:
-    settings = load_settings()
-    # Where no server answers at once, there is the lease.
+def report(settings: Settings, worker: str) -> None:
+    """Tells the store that a worker's main process has ended. Where no server answers at once, there is the lease."""
     client = connect(settings.redis_url)
     with suppress(redis.RedisError, UnavailableError), patience(0.0):
         Liveness(client, Scripts(client), Keys(settings.key_prefix), settings.heartbeat_timeout).report(worker)
     client.close()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -4,22 +4,28 @@ It sees the end of the worker's main process however it comes, by SIGKILL or by 
 killed too, with everything else of its host or container, there is the lease.
 
 A fork has imported what it needs: a program that had yet to be started, or to import the client, would take longer for
-that, half a second of computing, than for all else together.
+that, half a second of computing, than for all else together. A worker with greenlets is not forked, because its event
+loop would be: a program imports the client at the worker's start and then waits.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from typing import NoReturn
 
 from celery import platforms
+from kombu.utils.compat import detect_environment
 
+from graflow_celery.environment import worker_environment
 from graflow_celery.redis_backend import obituary
 from graflow_celery.settings import Settings
 
-_END = 3
+#: Standard input, output and error.
+STANDARD = 3
 
 
 class DeathWatch:
@@ -27,9 +33,20 @@ class DeathWatch:
 
     def __init__(self, settings: Settings, worker: str) -> None:
         end, self._held = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _watch(end, settings, worker)
+        if detect_environment() == "default":
+            self.pid = os.fork()
+            if self.pid == 0:
+                _watch(end, settings, worker)
+        else:
+            self._program = subprocess.Popen(
+                [sys.executable, "-m", obituary.__name__, worker],
+                stdin=end,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=worker_environment(settings, {}),
+                start_new_session=True,
+            )
+            self.pid = self._program.pid
         os.close(end)
         os.register_at_fork(after_in_child=self._let_go)
 
@@ -52,12 +69,12 @@ def _watch(end: int, settings: Settings, worker: str) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         null = os.open(os.devnull, os.O_RDWR)
-        for stream in range(_END):
+        for stream in range(STANDARD):
             os.dup2(null, stream)
-        os.dup2(end, _END)
-        os.closerange(_END + 1, os.sysconf("SC_OPEN_MAX"))
+        os.closerange(STANDARD, end)
+        os.closerange(end + 1, os.sysconf("SC_OPEN_MAX"))
         platforms.set_process_title("graflow-deathwatch", worker)
-        if not os.read(_END, 1):
+        if not os.read(end, 1):
             obituary.report(settings, worker)
     finally:
         os._exit(0)

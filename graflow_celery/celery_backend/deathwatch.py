@@ -35,6 +35,11 @@ class DeathWatch:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def lives(self) -> bool:
+        """Whether the small process is there."""
+        return self._process.poll() is None
+
     def end(self) -> None:
         """The worker ends in good order."""
         if self._process.stdin is not None and not self._process.stdin.closed:

@@ -27,6 +27,7 @@ class WorkerLease:
         name: Celery's node name. ``boot``: marks one start of it: a worker that is started again is another one.
         queues: those that it consumes. ``pid``: of its main process. ``concurrency``: how many tasks it runs at a time.
         held: the attempts that it runs, or has received and not begun.
+        control: it takes Celery's control commands. ``watched``: a small process reports its death at once.
         age: seconds since the beat, when the lease was read.
     """
 
@@ -37,6 +38,8 @@ class WorkerLease:
     pool: str = ""
     version: str = ""
     boot: str = ""
+    control: bool = True
+    watched: bool = False
     held: tuple[Held, ...] = ()
     age: float = 0.0
 
@@ -132,6 +135,25 @@ class Liveness:
             if worker in leases and beat > now - self._lease
         ]
         return sorted(alive, key=lambda lease: lease.id)
+
+    def expired(self) -> list[WorkerLease]:
+        """The workers whose lease has run out, or whose death was reported, and that no monitor has buried yet."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zrange(self._keys.beats, 0, -1, withscores=True)
+            pipe.hgetall(self._keys.leases)
+            time, beats, leases = pipe.execute()
+        now = time[0] * 1000 + time[1] / 1000
+        return [
+            WorkerLease.of(leases[worker], (now - abs(beat)) / 1000)
+            for worker, beat in beats
+            if worker in leases and beat <= now - self._lease
+        ]
+
+    def last_tick(self) -> float | None:
+        """Seconds since a monitor looked last; None if none ever did."""
+        at = self._client.hget(self._keys.ticks, "at")
+        return None if at is None else self.now() - float(at) / 1000
 
     def living(self, workers: Iterable[str]) -> dict[str, WorkerLease]:
         """Those of ``workers`` whose lease has not run out."""

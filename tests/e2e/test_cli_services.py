@@ -55,9 +55,9 @@ def test_the_arguments_of_a_worker_are_celerys(lonely_shell: Shell) -> None:
 
 def test_a_monitor_leads_until_it_is_told_to_end(server_shell: Shell) -> None:
     with server_shell.start("monitor") as first:
-        first.says("this monitor leads")
+        first.says("leads the monitors")
         with server_shell.start("monitor") as second:
-            second.says("standing by")
+            second.says("stands by: another monitor leads")
             second.interrupt(signal.SIGTERM)
             assert second.wait(10).code == 0
         first.process.send_signal(signal.SIGTERM)
@@ -70,7 +70,7 @@ def test_a_monitor_outlives_its_server(lonely_shell: Shell, tmp_path: Path) -> N
     with EmbeddedServer(tmp_path / "data") as server:
         lonely_shell.env["GRAFLOW_CELERY_REDIS_URL"] = server.url
         with lonely_shell.start("monitor") as monitor:
-            monitor.says("this monitor leads")
+            monitor.says("leads the monitors")
             server.kill()
             monitor.says("the server went away", timeout=30)
             server.start()

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from graflow_celery.errors import NoWorkerError as NoWorkerError
     from graflow_celery.errors import ParallelGroupError as ParallelGroupError
     from graflow_celery.errors import RetryLimitExceededError as RetryLimitExceededError
+    from graflow_celery.errors import StoreRefusedError as StoreRefusedError
     from graflow_celery.errors import StoreUnavailableError as StoreUnavailableError
     from graflow_celery.feedback import FeedbackManager as FeedbackManager
     from graflow_celery.feedback import SlackFeedbackHandler as SlackFeedbackHandler
@@ -114,6 +115,7 @@ _HOMES = {
         "NoWorkerError",
         "ParallelGroupError",
         "RetryLimitExceededError",
+        "StoreRefusedError",
         "StoreUnavailableError",
     ),
     "feedback": ("FeedbackManager", "SlackFeedbackHandler", "WebhookFeedbackHandler"),

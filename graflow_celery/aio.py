@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, in_words
+from graflow_celery.celery_backend.watching import standby_of
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
-from graflow_celery.errors import RunNotFoundError, RunTimeoutError
+from graflow_celery.errors import GraflowError, RunLostError, RunTimeoutError, StoreUnavailableError
 from graflow_celery.ports import EventRecord
-from graflow_celery.redis_backend.async_events import EventHub, hub_of
-from graflow_celery.redis_backend.client import reported
+from graflow_celery.redis_backend.async_events import EventHub, Follower, hub_of
 from graflow_celery.threads import call
 
 Progress = Callable[[EventRecord], None]
@@ -26,8 +29,10 @@ Progress = Callable[[EventRecord], None]
 _CANCELLED = "the program that waited for it was cancelled"
 _WAITING = f"run_{RunStatus.WAITING}"
 _ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal)
-#: A run without news is asked for its workers after a heartbeat_timeout, then ever less often, at last every minute.
-_RAREST_LOOK = 60.0
+#: Seconds between two looks at server and workers, however many runs are awaited.
+_LOOK_EVERY = 1.0
+_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, Lookout]] = WeakKeyDictionary()
+logger = logging.getLogger(__name__)
 
 
 class ClientRun(Protocol):
@@ -59,29 +64,84 @@ async def wait(runtime: Runtime, run: ClientRun) -> Any:
 async def aevents(runtime: Runtime, run: ClientRun) -> AsyncGenerator[EventRecord, None]:
     """A run's events from the first on and those to come, until it has ended or waits for a person.
 
-    While nothing happens it tells of queues without a live worker:
-    ``{"event": "workers_missing", "queues": [...]}``.
+    It also tells what keeps the run from moving, each time that changes: ``{"event": "workers_missing", "queues":
+    [...]}``, ``{"event": "store_refuses", "reason": ...}``.
 
     Raises:
-        RunNotFoundError: the store has the run no more.
-        StoreUnavailableError: the server has not answered for long.
+        RunLostError: the store has the run no more.
+        StoreUnavailableError, StoreRefusedError: the server has not served for ``reconnect_timeout``.
     """
-    keys = runtime.keys.run(run.id)
-    patience = runtime.settings.heartbeat_timeout
-    missing: list[str] = []
-    with _hub(runtime).followed(keys.events, guard=keys.meta, gone=RunNotFoundError(run.id)) as follower:
-        while True:
-            record = await follower.next(patience)
-            if record is not None:
+    async with contextlib.aclosing(_records(runtime, run, runtime.keys.run(run.id).events)) as records:
+        async for record in records:
+            yield record
+
+
+async def _records(runtime: Runtime, run: ClientRun, key: str) -> AsyncGenerator[EventRecord, None]:
+    gone = RunLostError(run.id)
+    with (
+        _hub(runtime).followed(key, guard=runtime.keys.run(run.id).meta, gone=gone) as follower,
+        _lookout(runtime).watched(follower, run),
+    ):
+        try:
+            async for record in follower:
                 yield record
                 if await _is_end(run, record):
                     return
-                patience = runtime.settings.heartbeat_timeout
-                continue
-            patience = min(_RAREST_LOOK, 2 * patience)
-            missing, before = await call(_missing_queues, runtime, run), missing
-            if missing and missing != before:
-                yield {"event": "workers_missing", "queues": missing, "at": time.time()}
+        except StoreUnavailableError as error:
+            raise abandoned(error, run.id, runtime.settings.reconnect_timeout) from None
+
+
+class Lookout:
+    """Looks for what keeps runs from moving, once a second for all runs that are awaited in an event loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._watched: dict[Follower, ClientRun] = {}
+        self._told: dict[Follower, dict[str, Any]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def watched(self, follower: Follower, run: ClientRun) -> Iterator[None]:
+        """Tells ``follower`` of what keeps ``run`` from moving, for the time of the block."""
+        self._watched[follower] = run
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look_on(), name="graflow-lookout")
+        try:
+            yield
+        finally:
+            del self._watched[follower]
+            self._told.pop(follower, None)
+            if not self._watched and self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
+
+    async def _look_on(self) -> None:
+        await asyncio.sleep(self._runtime.settings.heartbeat_timeout)
+        standing = contextlib.ExitStack()
+        standing.enter_context(standby_of(self._runtime).standing())
+        try:
+            await self._look_again_and_again()
+        finally:
+            await call(standing.close)
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            # Where the server is away, or has lost a run, its followers find that out by themselves.
+            with contextlib.suppress(GraflowError):
+                for follower, obstacle in (await call(self._look, list(self._watched.items()))).items():
+                    if follower in self._watched and obstacle != self._told.get(follower):
+                        follower.tell({**obstacle, "at": time.time()})
+                        self._told[follower] = obstacle
+            await asyncio.sleep(_LOOK_EVERY)
+
+    def _look(self, watched: list[tuple[Follower, ClientRun]]) -> dict[Follower, dict[str, Any]]:
+        """One look, in a thread: what keeps which run from moving."""
+        found = Circumstances.of(self._runtime)
+        queue = self._runtime.settings.queue
+        obstacles = {follower: found.obstacle(run.plan.queues(queue)) for follower, run in watched}
+        for follower in [follower for follower, obstacle in obstacles.items() if obstacle is None]:
+            self._told.pop(follower, None)
+        return {follower: obstacle for follower, obstacle in obstacles.items() if obstacle is not None}
 
 
 async def submitted(submit: Callable[[], Submitted]) -> Submitted:
@@ -126,24 +186,23 @@ async def finish(
 
 
 async def _ended(runtime: Runtime, run: ClientRun, progress: Progress | None = None) -> None:
-    if progress is not None:
-        async with contextlib.aclosing(aevents(runtime, run)) as events:
-            async for record in events:
-                progress(record)
-        return
     keys = runtime.keys.run(run.id)
-    with _hub(runtime).followed(keys.end, guard=keys.meta, gone=RunNotFoundError(run.id)) as follower:
-        while not await _is_end(run, await follower.next()):
-            pass
+    async with contextlib.aclosing(_records(runtime, run, keys.end if progress is None else keys.events)) as records:
+        async for record in records:
+            if progress is not None:
+                progress(record)
+            elif record["event"] in OBSTACLES:
+                logger.warning("run %s waits: %s", run.id, in_words(record))
 
 
-def _missing_queues(runtime: Runtime, run: ClientRun) -> list[str]:
-    with reported(runtime.settings.redis_url):
-        return list(runtime.liveness.unserved(run.plan.queues(runtime.settings.queue)))
+def _lookout(runtime: Runtime) -> Lookout:
+    lookouts = _lookouts.setdefault(asyncio.get_running_loop(), {})
+    return lookouts.setdefault(id(runtime), Lookout(runtime))
 
 
 def _hub(runtime: Runtime) -> EventHub:
-    return hub_of(runtime.settings.redis_url, runtime.settings.key_prefix)
+    settings = runtime.settings
+    return hub_of(settings.redis_url, settings.key_prefix, settings.reconnect_timeout)
 
 
 async def _is_end(run: ClientRun, record: EventRecord | None) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-
-import redis
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, check_there, in_words
+from graflow_celery.celery_backend.watching import standby_of
 from graflow_celery.codec.manifest import pack_graph
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.definition import WorkflowDefinition
@@ -37,10 +39,11 @@ from graflow_celery.errors import (
     RunTimeoutError,
     SerializationError,
     StoreUnavailableError,
+    UnavailableError,
 )
 from graflow_celery.memory_backend.callers import Callers
 from graflow_celery.ports import EventRecord, FeedbackRecord, NodeReport, RunRef
-from graflow_celery.redis_backend.client import check, connect, reported
+from graflow_celery.redis_backend.client import check, connect, patience
 from graflow_celery.redis_backend.events import EventReader
 from graflow_celery.settings import Settings, load_settings
 
@@ -139,8 +142,10 @@ class Run:
     def events(self, follow: bool = False) -> Iterator[EventRecord]:
         """The run's events from the first on; with ``follow`` also those to come, until the run has ended.
 
-        While nothing happens it tells of queues without a live worker:
-        ``{"event": "workers_missing", "queues": [...]}``.
+        While nothing happens it tells of what keeps the run from moving: ``{"event": "workers_missing", "queues":
+        [...]}``, ``{"event": "store_refuses", "reason": ...}``.
+
+        Raises, with ``follow``, what :meth:`wait` raises.
         """
         reader = self._reader(self._runtime.keys.run(self.id).events)
         if not follow:
@@ -159,18 +164,30 @@ class Run:
 
         Raises:
             RunTimeoutError: it has not ended after ``timeout`` seconds; it goes on.
+            StoreUnavailableError: the server has not answered for ``reconnect_timeout``; nothing is lost by that.
+            RunLostError: the server came back without the run.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         keys = self._runtime.keys.run(self.id)
         reader = self._reader(keys.events if progress is not None else keys.end)
-        for record in self._watch(reader, deadline):
-            if record is not None and progress is not None:
-                progress(record)
-            if not to_end and _is_pause(record) and self.status is RunStatus.WAITING:  # still, or once more
-                break
-            if deadline is not None and time.monotonic() >= deadline and not _is_end(record):
-                raise RunTimeoutError(self.id, timeout or 0.0, f"Look: graflow-celery show {self.id}")
-        return self.status
+        try:
+            for record in self._watch(reader, deadline):
+                if record is not None:
+                    (progress or self._warn)(record)
+                if not to_end and _is_pause(record) and self.status is RunStatus.WAITING:  # still, or once more
+                    break
+                if deadline is not None and time.monotonic() >= deadline and not _is_end(record):
+                    raise RunTimeoutError(self.id, timeout or 0.0, f"Look: graflow-celery show {self.id}")
+            with self._persistent(deadline):
+                return self.status
+        except StoreUnavailableError as error:
+            if deadline is None or time.monotonic() < deadline:
+                raise
+            raise RunTimeoutError(self.id, timeout or 0.0, str(error)) from None
+
+    def _warn(self, record: EventRecord) -> None:
+        if record["event"] in OBSTACLES:
+            logger.warning("run %s waits: %s", self.id, in_words(record))
 
     def result(self, node: str | None = None) -> Any:
         """The result of a node, or the run's last result.
@@ -266,28 +283,51 @@ class Run:
         """A reader on a connection of its own, which may block."""
         return EventReader(connect(self._runtime.settings.redis_url, block=IDLE_SLICE), key)
 
+    @contextmanager
+    def _persistent(self, deadline: float | None) -> Iterator[None]:
+        """Waits in the block for a server that is away: for ``reconnect_timeout``, but not beyond the deadline."""
+        most = self._runtime.settings.reconnect_timeout
+        left = most if deadline is None else min(most, max(1.0, deadline - time.monotonic()))
+        try:
+            with patience(left):
+                yield
+        except StoreUnavailableError as error:
+            raise abandoned(error, self.id, left) from None
+
     def _watch(self, reader: EventReader, deadline: float | None = None) -> Iterator[EventRecord | None]:
         """What the reader reads until the run's end, and None after each second, or at the deadline, without news."""
+        with contextlib.ExitStack() as standing:
+            yield from self._watched(reader, deadline, standing)
+
+    def _watched(
+        self, reader: EventReader, deadline: float | None, standing: contextlib.ExitStack
+    ) -> Iterator[EventRecord | None]:
         settings = self._runtime.settings
-        missing: list[str] = []
+        told: EventRecord | None = None
+        stands = False
         idle = 0.0
         while True:
-            patience = IDLE_SLICE if deadline is None else min(IDLE_SLICE, max(0.0, deadline - time.monotonic()))
-            with reported(settings.redis_url):
-                records = reader.read(patience)
+            slice_ = IDLE_SLICE if deadline is None else min(IDLE_SLICE, max(0.0, deadline - time.monotonic()))
+            with self._persistent(deadline):
+                records = reader.read(slice_)
             for record in records:
                 yield record
                 if _is_end(record):
                     return
-            idle = 0.0 if records else idle + patience
+            idle = 0.0 if records else idle + slice_
             if records:
                 continue
             yield None
+            if not stands:  # who waits for long looks after what is late, if nobody else does
+                standing.enter_context(standby_of(self._runtime).standing())
+                stands = True
             if idle >= settings.heartbeat_timeout:
-                self.details()
-                missing, before = self._runtime.liveness.unserved(self.plan.queues(settings.queue)), missing
-                if missing and missing != before:
-                    yield {"event": "workers_missing", "queues": missing, "at": time.time()}
+                with self._persistent(deadline):
+                    check_there(self._runtime, self.id)
+                    found = Circumstances.of(self._runtime).obstacle(self.plan.queues(settings.queue))
+                if found is not None and found != told:
+                    yield {**found, "at": time.time()}
+                told = found
 
 
 def submit(
@@ -434,8 +474,11 @@ def _send(runtime: Runtime, run: RunRef, plan: Plan, emissions: Sequence[Emissio
     """What a new run begins with; timers are left to its outbox."""
     try:
         runtime.engine.carry_out(run, plan, [item.command for item in emissions if not item.delay])
-    except (StoreUnavailableError, redis.RedisError):
-        runtime.engine.end(run, CancelRequested("it could not be sent to the broker"))
+    except UnavailableError as error:
+        try:
+            runtime.engine.end(run, CancelRequested("it could not be sent to the broker"))
+        except UnavailableError:
+            error.add_note(f"Run {run.id} is in the store, and may go on when the server takes it: graflow-celery show")
         raise
 
 

@@ -10,11 +10,13 @@
     │   └── EmptyGroupError
     ├── WorkflowFileError               a file or module holds no runnable workflow     exit 2
     ├── RunNotFoundError                no run has that id (any more)                   exit 2
+    │   └── RunLostError                its state went while it was waited for          exit 1
     ├── FeedbackNotFoundError           no task asked for feedback under that id        exit 2
     ├── FeedbackAnswerError             an answer that cannot be taken                  exit 2
     ├── CheckpointError                 a checkpoint cannot be read                     exit 2
     ├── UnavailableError                something outside is missing                    exit 3
     │   ├── StoreUnavailableError       Redis/Valkey or the broker does not answer
+    │   ├── StoreRefusedError           Redis/Valkey answers, and refuses: it is full, read-only, forbids it
     │   ├── ServerMissingError          no server binary for the embedded server
     │   ├── ExtraMissingError           a library is not installed that an extra brings
     │   └── NoWorkerError               no live worker consumes a queue
@@ -145,6 +147,19 @@ class RunNotFoundError(GraflowError):
         )
 
 
+class RunLostError(RunNotFoundError):
+    """The state of a run that somebody waited for is gone from the store."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        return (
+            f"The state of run {self.run_id} is gone: the server was restarted without persistence, or was flushed "
+            f"(or the run ended longer than result_ttl ago). Nothing of it runs any more; submit it again. "
+            f"`graflow-celery doctor` says whether the server keeps its data."
+        )
+
+
 class FeedbackNotFoundError(GraflowError):
     """No task of the run asked for feedback under this id."""
 
@@ -195,19 +210,57 @@ class UnavailableError(GraflowError):
 
 
 class StoreUnavailableError(UnavailableError):
-    """The Redis/Valkey server or the broker does not answer."""
+    """The Redis/Valkey server or the broker does not answer. ``hint`` says what to do next."""
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, hint: str = "") -> None:
         super().__init__(url)
-        self.args = (url, reason)
+        self.args = (url, reason, hint)
         self.url = url
         self.reason = reason
+        self.hint = hint
 
     def __str__(self) -> str:
-        return (
-            f"No server answers at {self.url} ({self.reason}). Start it, set GRAFLOW_CELERY_REDIS_URL / "
-            f"GRAFLOW_CELERY_BROKER_URL, or use the embedded one: graflow-celery run --backend embedded ..."
+        hint = self.hint or (
+            "Start it, set GRAFLOW_CELERY_REDIS_URL / GRAFLOW_CELERY_BROKER_URL, or use the embedded one: "
+            "graflow-celery run --backend embedded ..."
         )
+        return f"No server answers at {self.url} ({self.reason}). {hint}"
+
+
+class StoreRefusedError(UnavailableError):
+    """The Redis/Valkey server answers, but does not do what is asked: it is full, read-only, loading, or forbids it.
+
+    ``reason`` is its own error; ``limit`` its maxmemory, where that is what was reached.
+    """
+
+    def __init__(self, url: str, reason: str, limit: str = "") -> None:
+        super().__init__(url)
+        self.args = (url, reason, limit)
+        self.url = url
+        self.reason = reason
+        self.limit = limit
+
+    def __str__(self) -> str:
+        code = self.reason.partition(" ")[0]
+        if code == "OOM":
+            of = f" of {self.limit}" if self.limit else ""
+            return (
+                f"The server at {self.url} is full: its maxmemory{of} is reached, and it refuses to be written to "
+                f"({self.reason}). Raise maxmemory (CONFIG SET maxmemory ...), or delete what is not needed."
+            )
+        return f"The server at {self.url} refuses ({self.reason}). {_REFUSALS.get(code, _REFUSALS['ERR'])}"
+
+
+_REFUSALS = {
+    "ERR": "Look at its log and at `graflow-celery doctor`.",
+    "MISCONF": "It cannot write its data to disk: free space there, or see its log.",
+    "READONLY": "It is a replica: name the primary, or name its Sentinels: sentinel://host:26379/0?master_name=...",
+    "LOADING": "It is reading its data from disk: try again when it has.",
+    "NOREPLICAS": "It misses the replicas that its min-replicas-to-write demands.",
+    "NOPERM": "Its ACL does not let this user do that: see what the engine needs in docs/operations.md.",
+    "NOAUTH": "It asks for a password: redis://user:password@host:port/0.",
+    "WRONGPASS": "User or password are wrong: redis://user:password@host:port/0.",
+}
 
 
 class ServerMissingError(UnavailableError):

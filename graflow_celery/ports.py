@@ -155,7 +155,8 @@ class NodeReport:
 
     Attributes:
         worker: who runs or ran it, as people name it; ``holder``: who runs it, as records do, or empty.
-        started: since when it runs, or is queued if it is, in seconds since the epoch by the store's clock, or 0.
+        started: since when it runs, or from when on it may if it is queued, in seconds since the epoch by the store's
+            clock, or 0.
         duration: in seconds.
     """
 

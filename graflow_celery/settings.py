@@ -8,9 +8,11 @@ repository is a commented example).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -56,6 +58,9 @@ class Settings(BaseSettings):
     dispatch_grace: float = Field(
         default=2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
     )
+    reconnect_timeout: float = Field(
+        default=300.0, gt=0, description="Seconds for which clients and workers wait for a server that is away or full."
+    )
     max_losses: int = Field(default=3, ge=1, description="Workers that a task may lose before it counts as poison.")
     result_ttl: int = Field(default=86_400, ge=60, description="Seconds for which an ended run stays readable.")
     run_ttl: int = Field(default=2_592_000, ge=3600, description="Seconds without any event after which a run expires.")
@@ -78,9 +83,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
-        schemes = ("redis", "rediss", "unix", "valkey", "valkeys")
+        schemes = ("redis", "rediss", "unix", "sentinel", "valkey", "valkeys")
         if urlsplit(value).scheme not in schemes:
             raise ValueError(f"needs a URL that starts with one of: {', '.join(s + '://' for s in schemes)}")
+        if value.startswith("sentinel://"):
+            sentinel_of(value)
         return value.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
 
     @field_validator("heartbeat_timeout")
@@ -107,11 +114,26 @@ class Settings(BaseSettings):
 
     @property
     def broker(self) -> str:
-        return self.broker_url or celery_url(self.redis_url)
+        """Celery's broker, as Celery spells it."""
+        return celery_url(self.broker_url or self.redis_url)
 
     @property
     def backend(self) -> str:
-        return self.result_backend or celery_url(self.redis_url)
+        """Celery's result backend, as Celery spells it."""
+        return celery_url(self.result_backend or self.redis_url)
+
+    @property
+    def broker_options(self) -> dict[str, Any]:
+        """What Celery needs to know of the broker besides its URL."""
+        return _sentinel_options(self.broker_url or self.redis_url)
+
+    @property
+    def backend_options(self) -> dict[str, Any]:
+        """What Celery needs to know of the result backend besides its URL."""
+        return _sentinel_options(self.result_backend or self.redis_url)
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        return list(self.masked().items())
 
     def masked(self) -> dict[str, str]:
         """The effective settings as text, without passwords and secrets: fit to be printed."""
@@ -147,25 +169,95 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError(f"Settings cannot be read from {path or 'the environment'}: {error}") from None
 
 
-def celery_url(redis_url: str) -> str:
-    """The same server as Celery spells it: ``unix:///s?db=1`` becomes ``redis+socket:///s?virtual_host=1``."""
-    parts = urlsplit(redis_url)
-    if parts.scheme != "unix":
-        return redis_url
-    options = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(parts.query)]
-    return f"redis+socket://{parts.netloc}{parts.path}" + (f"?{urlencode(options)}" if options else "")
+@dataclass(frozen=True, slots=True)
+class SentinelUrl:
+    """``sentinel://[user:password@]host:port[,host:port...]/DB?master_name=mymaster``, taken apart.
+
+    User and password are those of the servers; ``credentials`` those of the sentinels themselves, if they ask for any:
+    ``sentinel_username`` and ``sentinel_password`` in the query.
+    """
+
+    nodes: tuple[tuple[str, int], ...]
+    database: int
+    master_name: str
+    username: str | None
+    password: str | None
+    credentials: Mapping[str, str]
+
+
+def sentinel_of(url: str) -> SentinelUrl:
+    """A ``sentinel://`` URL, taken apart. Raises ValueError: it names no master, or a port that is no number."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if not query.get("master_name"):
+        raise ValueError("a sentinel:// URL needs the name of the master: sentinel://host:26379/0?master_name=mymaster")
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    nodes = []
+    for host in hosts.split(","):
+        name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+        try:
+            nodes.append(((name if colon else host).strip("[]"), int(port) if colon else 26379))
+        except ValueError:
+            raise ValueError(f"a sentinel's port has to be a number, and is {port!r}") from None
+    database = parts.path.strip("/") or query.get("db", "0")
+    if not database.isdigit():
+        raise ValueError(f"the database has to be a number, and is {database!r}")
+    given = {name.removeprefix("sentinel_"): value for name, value in query.items() if name.startswith("sentinel_")}
+    return SentinelUrl(
+        tuple(nodes), int(database), query["master_name"], unquote(user) or None, unquote(password) or None, given
+    )
+
+
+def celery_url(url: str) -> str:
+    """The same server as Celery spells it.
+
+    ``unix:///s?db=1`` becomes ``redis+socket:///s?virtual_host=1``; ``rediss://h`` says that certificates are checked;
+    of ``sentinel://a,b/0?master_name=m`` it makes one URL for each sentinel, with ``;`` between them.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme == "unix":
+        user, password = query.pop("username", ""), query.pop("password", "")
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password else ""
+        options = {("virtual_host" if name == "db" else name): value for name, value in query.items()}
+        return f"redis+socket://{parts.netloc if '@' in parts.netloc else login}{parts.path}{_query(options)}"
+    if parts.scheme == "sentinel" and "master_name" in query:
+        login, at, hosts = parts.netloc.rpartition("@")
+        database = sentinel_of(url).database
+        return ";".join(f"sentinel://{login}{at}{host}/{database}" for host in hosts.split(","))
+    if parts.scheme in ("redis", "rediss"):
+        path = f"/{query.pop('db')}" if "db" in query else parts.path
+        if parts.scheme == "rediss":
+            query.setdefault("ssl_cert_reqs", "required")
+        return f"{parts.scheme}://{parts.netloc}{path}{_query(query)}"
+    return url
+
+
+def _query(options: Mapping[str, str]) -> str:
+    return f"?{urlencode(options, safe='/')}" if options else ""
+
+
+def _sentinel_options(url: str) -> dict[str, Any]:
+    if not (url.startswith("sentinel://") and "master_name=" in url):
+        return {}
+    found = sentinel_of(url)
+    return {"master_name": found.master_name, "sentinel_kwargs": dict(found.credentials)}
 
 
 def mask_url(url: str) -> str:
-    """``url`` with its password, in the authority or the query, replaced by ``***``."""
-    parts = urlsplit(url)
+    """``url`` with its passwords, in the authority or the query, replaced by ``***``. Celery's lists of URLs too."""
+    return ";".join(_masked(urlsplit(one)) for one in url.split(";"))
+
+
+def _masked(parts: SplitResult) -> str:
     authority = parts.netloc
     if "@" in authority:
         user, _, host = authority.rpartition("@")
         name = user.partition(":")[0]
         authority = f"{name}:***@{host}" if ":" in user else f"{name}@{host}"
     query = "&".join(
-        f"{item.partition('=')[0]}=***" if item.lower().startswith("password") else item
+        f"{item.partition('=')[0]}=***" if "password" in item.partition("=")[0].lower() else item
         for item in parts.query.split("&")
         if item
     )

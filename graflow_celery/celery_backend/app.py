@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from graflow_celery.celery_backend import heartbeat, stopping, tasks
+from graflow_celery.celery_backend import children, heartbeat, stopping, tasks
 from graflow_celery.celery_backend.publisher import check_backend
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.settings import Settings, load_settings
@@ -63,13 +63,25 @@ def _defaults(settings: Settings) -> dict[str, Any]:
         "task_default_queue": settings.queue,
         "result_expires": settings.result_ttl,
         "broker_connection_retry_on_startup": True,
+        # A worker waits for a broker that is away, or that refuses because it is full, for as long as that lasts.
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
     }
-    if settings.broker.startswith("redis"):
-        # JSON as it is: base64 adds a third to every message.
-        defaults["broker_transport_options"] = {"body_encoding": None}
     module = os.environ.get("CELERY_CONFIG_MODULE")
     given = vars(importlib.import_module(module)) if module else {}
-    return {name: value for name, value in defaults.items() if name not in given}
+    left = {name: value for name, value in defaults.items() if name not in given}
+    broker: dict[str, Any] = dict(settings.broker_options)
+    if settings.broker.startswith(("redis", "sentinel")):
+        # JSON as it is: base64 adds a third to every message.
+        broker["body_encoding"] = None
+    if "broker_transport_options" not in given or settings.broker_options:
+        left["broker_transport_options"] = {**broker, **given.get("broker_transport_options", {})}
+    if settings.backend_options:
+        left["result_backend_transport_options"] = {
+            **settings.backend_options,
+            **given.get("result_backend_transport_options", {}),
+        }
+    return left
 
 
 def setup(app: Celery, settings: Settings | None = None) -> Celery:
@@ -91,9 +103,11 @@ def _install(app: Celery, settings: Settings) -> Celery:
     def runtime() -> Runtime:
         return runtime_of(app, settings)
 
+    app.add_defaults({"worker_consumer": "graflow_celery.celery_backend.steady:SteadyConsumer"})
     tasks.register(app, runtime)
     heartbeat.install(app, runtime)
     stopping.install()
+    children.install(app)
     return app
 
 

@@ -68,7 +68,7 @@ class Heart:
         give_back([request for request in [*_given_back(), *held_requests()] if request.held.running], SHUT_DOWN)
         try:
             self._runtime.liveness.leave(self._describe().id)
-        except redis.RedisError as error:
+        except (redis.RedisError, UnavailableError) as error:
             logger.warning("the lease could not be given up: %s", error)
         if self._death_watch is not None:
             self._death_watch.end()
@@ -94,7 +94,7 @@ class Heart:
             answer = self._runtime.liveness.beat(
                 replace(self._describe(), held=held, watched=self._is_watched), received
             )
-        except redis.RedisError:
+        except (redis.RedisError, UnavailableError):
             with self._counting:
                 self._received += received
             raise

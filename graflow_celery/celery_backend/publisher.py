@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
+import redis
 from celery import Celery
 from celery.backends.redis import RedisBackend
 from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 
 from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
-from graflow_celery.core.commands import Command, DispatchNode
+from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode
 from graflow_celery.core.plan import Plan
 from graflow_celery.errors import ConfigError, StoreUnavailableError
 from graflow_celery.ports import RunRef
-from graflow_celery.redis_backend.client import reported
+from graflow_celery.redis_backend.client import failure, reported, short
 from graflow_celery.settings import mask_url
 
 #: The options that describe the task rather than its delivery.
@@ -52,7 +54,8 @@ class CeleryExecutor:
         self._acknowledge = acknowledge
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
-        """Raises StoreUnavailableError if the broker does not answer; the commands stay in the outbox then.
+        """Raises StoreUnavailableError if the broker does not answer, StoreRefusedError if it takes nothing more; the
+        commands stay in the outbox then.
 
         A delay beyond LONGEST_COUNTDOWN is left to the outbox: the monitor sends the commands when they are due. So is
         what no message carries out.
@@ -64,9 +67,19 @@ class CeleryExecutor:
             self._announce(chords)
             for start in range(0, len(messages), SLICE):
                 self._publish(messages[start : start + SLICE], delay)
-        except OperationalError as error:
-            raise StoreUnavailableError(mask_url(self._app.conf.broker_url), str(error)) from error
-        self._acknowledge(run, commands)
+        except redis.ResponseError as error:
+            raise failure(self._app.conf.broker_url, error) from None
+        except self._broker_errors as error:
+            raise StoreUnavailableError(mask_url(self._app.conf.broker_url), short(error)) from error
+        # A barrier's message is in no worker's lease: until the barrier is closed, its command stays in the outbox.
+        self._acknowledge(run, [command for command in commands if not isinstance(command, CloseBarrier)])
+
+    @cached_property
+    def _broker_errors(self) -> tuple[type[Exception], ...]:
+        """What says that the broker is away. A KeyError, which kombu counts among them, says nothing here."""
+        with self._app.connection_for_write() as broker:
+            found = (OperationalError, *broker.connection_errors, *broker.channel_errors)
+        return tuple(kind for kind in found if not issubclass(kind, LookupError))
 
     def _announce(self, chords: Sequence[Chord]) -> None:
         url = self._app.conf.result_backend

@@ -35,6 +35,7 @@ from graflow_celery.errors import (
     TimeLimitError,
     UnavailableError,
 )
+from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Held, Outcome, RunRef
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,10 @@ class NodeRequest(Request):
             super().on_failure(exc_info, send_failed_event, return_ok)
             return
         state.task_ready(self)
+        reach(Point.CHILD_DIED, self.held.node)
         with told():
             self.task.runtime().lose(self.held, self.holder, f"its process {self.worker_pid} on {self.hostname} died")
+        reach(Point.CHILD_REPLACED, self.held.node)
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)

@@ -15,6 +15,8 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from graflow_celery import failpoints
+from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.checkpointing import STORE, codec_of
@@ -24,7 +26,7 @@ from graflow_celery.core.commands import Command
 from graflow_celery.core.extend import Extension
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
-from graflow_celery.core.state import RunStatus
+from graflow_celery.core.state import NodeState, RunStatus
 from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.engine.lost import Losses
@@ -65,11 +67,12 @@ class Runtime:
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
-        self.store = RedisRunStore(self.client, self.scripts, self.keys, self.values, lifetimes)
-        self.liveness = Liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
+        store, liveness, executor = _exposed() if failpoints.ON else (RedisRunStore, Liveness, CeleryExecutor)
+        self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes)
+        self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content.get, settings, self._wish)
-        self.engine = Engine(self.store, CeleryExecutor(app, self._acknowledge), self)
+        self.engine = Engine(self.store, executor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
         self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
@@ -97,9 +100,13 @@ class Runtime:
     def lose(self, held: Held, holder: str, cause: str) -> None:
         """Reports that the process of an attempt died, and has the monitor look what else of the run is late."""
         plan = self.plan_for(held.run, held.added)
-        report = self._current(held, holder)
-        if report is not None:
+        [report] = self.store.reports(held.run, [held.node])
+        report = report or NodeReport(NodeState.QUEUED, 1, "", 0.0, 0.0, 0)
+        if report.attempt == held.attempt and report.holder == holder:
             self.losses.lost(held.run, plan, held.node, report, f"{cause} while it ran")
+        elif report.attempt == held.attempt and report.state is NodeState.QUEUED:
+            # The process had its message. A loss counts here too, or code that cannot be loaded kills for ever.
+            self.losses.lost(held.run, plan, held.node, report, f"{cause} before it began")
         self.store.hurry(held.run)
 
     def give_back(self, held: Held, holder: str, cause: str) -> None:
@@ -225,6 +232,11 @@ class Runtime:
             while len(self._llm) > GRAPHS_KEPT:
                 self._llm.popitem(last=False)
             return self._llm[graph]
+
+
+def _exposed() -> tuple[type[RedisRunStore], type[Liveness], type[CeleryExecutor]]:
+    exposed.install()
+    return exposed.ExposedStore, exposed.ExposedLiveness, exposed.ExposedExecutor
 
 
 def _point() -> None:

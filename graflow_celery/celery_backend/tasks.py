@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import redis
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
@@ -24,8 +23,10 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
 from graflow_celery.coroutines import HOST
 from graflow_celery.engine.node import Host, run_attempt
-from graflow_celery.errors import BlobMissingError, BlobRejectedError
+from graflow_celery.errors import BlobMissingError, BlobRejectedError, StoreRefusedError, StoreUnavailableError
+from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Attempt, RunRef
+from graflow_celery.redis_backend.client import patience
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """One attempt of one node, of the workflow as written or of the graph that holds added tasks."""
         here = runtime()
         run = RunRef(run_id, graph)
-        with _given_back():
+        with _given_back(here.settings.reconnect_timeout):
             worker = self.request.hostname or here.where
             plan = _plan(here, run, added)
             host = Host(
@@ -66,6 +67,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
                 random=random.random,
             )
             applied = run_attempt(here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host)
+        reach(Point.NODE_FOLLOWED, node_id)
         _count_once(applied)
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
@@ -73,18 +75,24 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """A chord's body: the end of a group's superstep."""
         here = runtime()
         run = RunRef(run_id, graph)
-        with _given_back():
+        reach(Point.BARRIER_RECEIVED, group)
+        with _given_back(here.settings.reconnect_timeout):
             applied = here.engine.close_barrier(run, _plan(here, run, added), group)
+        reach(Point.BARRIER_FOLLOWED, group)
         _count_once(applied)
 
 
 @contextmanager
-def _given_back() -> Iterator[None]:
-    """Gives a message back to the broker when the store does not answer: the attempt did not end, nor must it count."""
+def _given_back(timeout: float) -> Iterator[None]:
+    """Waits ``timeout`` seconds for a store that is away or full, so that an outcome is kept until it can be committed.
+
+    Then the message goes back to the broker: the attempt did not end, nor must it count.
+    """
     try:
-        yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        logger.warning("the store does not answer, so the message goes back to the queue: %s", error)
+        with patience(timeout):
+            yield
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        logger.warning("the store does not serve, so the message goes back to the queue: %s", error)
         raise Reject(error, requeue=True) from error
 
 

@@ -59,7 +59,7 @@ class Watch:
             self._ring()
             self._thread.join(timeout=2.0)
             self._runtime.liveness.resign(self._name)
-        except redis.RedisError as error:
+        except (redis.RedisError, UnavailableError) as error:
             logger.warning("the monitor's lease could not be given up: %s", short(error))
 
     def stand(self) -> None:

@@ -22,7 +22,7 @@ from graflow_celery.celery_backend.app import create_app
 from graflow_celery.cli import options, render
 from graflow_celery.cli.wording import counted, first_line, size
 from graflow_celery.errors import ConfigError
-from graflow_celery.redis_backend.client import Client, Scripts
+from graflow_celery.redis_backend.client import Client, Scripts, opened
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness, WorkerLease
 from graflow_celery.settings import Settings, celery_url, load_settings, mask_url
@@ -78,9 +78,7 @@ def _examine(workers: list[WorkerLease]) -> Iterator[Finding | Settings]:
         return
     yield settings
     yield from _secret(settings)
-    client = redis.Redis.from_url(
-        settings.redis_url, socket_connect_timeout=TIMEOUT, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
-    )
+    client = opened(settings.redis_url, Retry(NoBackoff(), 0), timeout=TIMEOUT, connect_timeout=TIMEOUT)
     try:
         reached = yield from _server(client, settings)
         yield _broker(settings)
@@ -157,7 +155,9 @@ def _broker(settings: Settings) -> Finding:
     url = mask_url(settings.broker)
     remedy = "Start it, or set GRAFLOW_CELERY_BROKER_URL."
     try:
-        connection = kombu.Connection(settings.broker, connect_timeout=TIMEOUT)
+        connection = kombu.Connection(
+            settings.broker, connect_timeout=TIMEOUT, transport_options=settings.broker_options
+        )
     except (KeyError, ImportError, ValueError) as error:
         return Finding("broker", "fail", f"{url} cannot be used: {error.args[0]}", "Correct GRAFLOW_CELERY_BROKER_URL.")
     try:
@@ -182,8 +182,9 @@ def _result_backend(settings: Settings) -> Finding:
         return Finding("result backend", "fail", f"{url} cannot count chords", remedy)
     if settings.backend == celery_url(settings.redis_url):
         return Finding("result backend", "ok", "the same server; it counts chords")
-    if settings.backend.startswith(("redis://", "rediss://")):
-        probe = redis.Redis.from_url(settings.backend, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0))
+    if settings.result_backend.startswith(("redis://", "rediss://", "unix://")):
+        once = Retry(NoBackoff(), 0)
+        probe = opened(settings.result_backend, once, timeout=TIMEOUT, connect_timeout=TIMEOUT)
         try:
             probe.ping()
         except redis.RedisError as error:

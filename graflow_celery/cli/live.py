@@ -104,6 +104,8 @@ class LogLines:
             return [missing(self._model.missing_queues)]
         if event == "run_stalled":
             return [f"stalled: {record.get('reason', '')}"]
+        if event == "store_refuses":
+            return [f"waits: {self._model.refusal}"]
         if node is None:
             return []
         verb = event.partition("_")[2]

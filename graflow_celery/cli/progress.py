@@ -70,6 +70,7 @@ class ProgressModel:
     ended: float | None = None
     retries: int = 0
     missing_queues: tuple[str, ...] = ()
+    refusal: str = ""
     failures: list[NodeProgress] = field(default_factory=list)
     late: set[str] = field(default_factory=set)
 
@@ -83,7 +84,10 @@ class ProgressModel:
         if event == "workers_missing":
             self.missing_queues = tuple(record.get("queues", ()))
             return None
-        self.missing_queues = ()
+        if event == "store_refuses":
+            self.refusal = str(record.get("reason", ""))
+            return None
+        self.missing_queues, self.refusal = (), ""
         kind, _, verb = event.partition("_")
         if kind == "run":
             self._run(verb, at, record)

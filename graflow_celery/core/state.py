@@ -54,9 +54,7 @@ FINAL_STATES = frozenset({NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPP
 #: Which state may follow which. A node without a record becomes any of them but ``waiting`` and ``succeeded``.
 ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
     NodeState.QUEUED: frozenset({NodeState.RUNNING, NodeState.QUEUED, NodeState.FAILED}),
-    NodeState.RUNNING: frozenset(
-        {NodeState.RUNNING, NodeState.QUEUED, NodeState.WAITING, NodeState.SUCCEEDED, NodeState.FAILED}
-    ),
+    NodeState.RUNNING: frozenset({NodeState.QUEUED, NodeState.WAITING, NodeState.SUCCEEDED, NodeState.FAILED}),
     NodeState.WAITING: frozenset({NodeState.QUEUED, NodeState.SUCCEEDED, NodeState.FAILED}),
     NodeState.SUCCEEDED: frozenset(),
     NodeState.FAILED: frozenset(),
@@ -340,7 +338,7 @@ class RunState:
             queued = NodeRecord(NodeState.QUEUED, command.attempt, graph=command.graph)
             record = self.nodes.get(command.node, queued)
             cycle = self._cycle(emission) or record.cycle
-            self.nodes[command.node] = replace(record, state=NodeState.QUEUED, attempt=command.attempt, cycle=cycle)
+            self.nodes[command.node] = replace(queued, losses=record.losses, retries=record.retries, cycle=cycle)
 
     def _cycle(self, emission: Emission) -> int:
         """How often the node ran before. One that is reached for the first time in a later pass did not."""

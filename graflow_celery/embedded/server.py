@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import redis
 from redis.backoff import NoBackoff
@@ -32,7 +33,7 @@ dir {data}
 daemonize no
 save ""
 appendonly {persist}
-appendfsync everysec
+appendfsync {fsync}
 maxmemory-policy noeviction
 """
 
@@ -43,10 +44,17 @@ class EmbeddedServer:
     It goes when it is stopped, and at the latest with this process. Without ``data_dir`` its data goes with it.
     """
 
-    def __init__(self, data_dir: Path | None = None, *, scratch: ScratchDirectory | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        *,
+        scratch: ScratchDirectory | None = None,
+        fsync: Literal["everysec", "always"] = "everysec",
+    ) -> None:
         """
         Args:
             data_dir: where it keeps an append-only file, from which the next server with this directory starts.
+            fsync: when the file is forced onto the disk: once a second, or before a write is answered.
             scratch: where its socket, settings and log lie, to be removed by the caller; one of its own by default.
 
         Raises:
@@ -55,6 +63,7 @@ class EmbeddedServer:
         self._scratch = scratch or ScratchDirectory()
         self._keeps_scratch = scratch is not None
         self._data_dir = data_dir
+        self._fsync = fsync
         home = self._scratch.path
         self.socket = home / "server.sock"
         self.process = GuardedProcess(
@@ -112,6 +121,7 @@ class EmbeddedServer:
             socket=_quoted(self.socket),
             data=_quoted((self._data_dir or home).resolve()),
             persist="no" if self._data_dir is None else "yes",
+            fsync=self._fsync,
         )
         (home / "server.conf").write_text(settings, encoding="utf-8")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graflow_celery.core.activation import key_of
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
-from graflow_celery.core.policy import MemberOutcome
+from graflow_celery.core.policy import GroupPolicy, MemberOutcome
 from graflow_celery.core.state import NodeState
 from graflow_celery.errors import ParallelGroupError
 from graflow_celery.ports import NOTHING, NodeOutcome, RunRef, RunStore
@@ -51,14 +51,15 @@ def take_items(store: RunStore, run: RunRef, place: Place) -> dict[str, Any]:
 
 
 def judged(
-    found: Mapping[str, NodeOutcome], *, expired: float | None = None, stopped: str | None = None
+    found: Mapping[str, NodeOutcome], *, expired: float | None = None, stopped: bool = False
 ) -> list[MemberOutcome]:
     """What a policy judges. Members that have not ended count as failed.
 
-    ``expired``: because so many seconds were over; ``stopped``: because of this shortfall.
+    ``expired``: because so many seconds were over; ``stopped``: because others failed that the policy asks for.
     """
     late = None if expired is None else f"it did not end within the group's timeout of {expired:g} s"
-    late = late if stopped is None else "it was not waited for, since the group could not be met any more"
+    if stopped:
+        late = "it was not waited for, since the group's policy could not be met any more"
     return [
         MemberOutcome(member, outcome.state is NodeState.SUCCEEDED, outcome.error or _missing(outcome.state, late))
         for member, outcome in found.items()
@@ -75,6 +76,14 @@ def hopeful(found: Mapping[str, NodeOutcome]) -> list[MemberOutcome]:
         )
         for member, outcome in found.items()
     ]
+
+
+def verdict(policy: GroupPolicy, outcomes: Sequence[MemberOutcome]) -> str | None:
+    """What is missing by a policy, None if it is met. One that raises an error is not met: the run has to end."""
+    try:
+        return policy.judge(outcomes)
+    except Exception as error:  # noqa: BLE001  boundary: a policy is the user's code
+        return f"its policy raised {type(error).__name__}: {error}"
 
 
 def _missing(state: NodeState | None, late: str | None) -> str | None:

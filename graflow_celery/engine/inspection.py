@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from graflow_celery.core.commands import DispatchNode
+from graflow_celery.core.commands import DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.place import Place
-from graflow_celery.core.plan import Plan
-from graflow_celery.core.state import NodeState
+from graflow_celery.core.plan import NodeSpec
+from graflow_celery.core.state import Applied, NodeState
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.oversight import Lease, Ledger, Workforce
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.turnover import Turnover
 from graflow_celery.ports import NOTHING, Late, NodeReport, RunRef
 
-#: Seconds after which a node is looked at again that a live worker says it runs. From then on its lease vouches for it.
+#: Seconds after which a node is looked at again that a live worker says it has. From then on its lease vouches for it.
 VOUCHED = 60.0
 #: Seconds past a time limit after which the monitor ends an attempt that its worker should have ended.
 LENIENCE = 2.0
@@ -27,6 +27,33 @@ class Patience:
 
     interval: float
     timeout: float
+
+
+@dataclass
+class _Findings:
+    """Of one run.
+
+    Attributes:
+        replaced: how many attempts another one took over.
+        done: nodes that need no look any more. ``vouched``: those that a live worker has.
+        queues: where messages are waited for.
+    """
+
+    replaced: int = 0
+    done: list[str] = field(default_factory=list)
+    vouched: list[str] = field(default_factory=list)
+    queues: set[str] = field(default_factory=set)
+
+    def count(self, applied: Applied) -> None:
+        self.replaced += not applied.stale
+
+
+class _Crew:
+    """What the workers' last beats say together."""
+
+    def __init__(self, leases: Mapping[str, Lease]) -> None:
+        self.held = {(item.run.id, item.node, item.attempt) for lease in leases.values() for item in lease.held}
+        self.queues = {queue for lease in leases.values() for queue in lease.queues}
 
 
 class Inspection:
@@ -59,151 +86,160 @@ class Inspection:
         self._clock = now
         self._now = 0.0
         self._living: Mapping[str, Lease] = {}
-        self._workers: Sequence[Lease] | None = None
-        self._stalled: dict[str, frozenset[str]] = {}
+        self._dead: Collection[str] = ()
+        self._crew: _Crew | None = None
+        self._left: dict[str, float] = {}
+        self._stalled: dict[str, tuple[float, frozenset[str]]] = {}
 
-    def begin(self, late: Sequence[Late]) -> None:
-        """Learns in one step what is to be known of the workers that run what is late."""
+    def begin(self, late: Sequence[Late], dead: Collection[str] = ()) -> None:
+        """Learns in one step what is to be known of the workers that run what is late.
+
+        ``dead``: workers that were just declared dead, as records name them.
+        """
+        self._dead = dead
         nodes = [report for item in late for report in item.nodes.values() if report is not None]
         if nodes:
             self._now = self._clock()
-            self._living = self._workforce.living(report.holder for report in nodes if report.holder)
-            self._workers = None
+            self._living = self._workforce.living({report.holder for report in nodes if report.holder})
+            self._crew = None
+            self._left = {}
+            self._stalled = {run: told for run, told in self._stalled.items() if self._now - told[0] < VOUCHED}
 
     def inspect(self, late: Late) -> int:
         """Looks at the late nodes of a run; returns how many were replaced."""
         if not late.nodes:
             return 0
-        sent_again = {command.node for command in late.commands if isinstance(command, DispatchNode)}
+        run, found = late.run, _Findings()
+        sent_again = _senders(late)
         open_nodes = self._open(late)
-        done = [node for node in late.nodes if node not in open_nodes]
-        vouched: list[str] = []
-        unserved: set[str] = set()
-        replaced = 0
-        for node, report in open_nodes.items():
-            place = Place.of(self._engine.graphs.plan_for(late.run, report.graph), node)
+        found.done += [node for node in late.nodes if node not in open_nodes]
+        for node, (place, report) in open_nodes.items():
+            if node in sent_again:
+                continue
             if place.spec.is_group:
-                count = self._group(late.run, place, report)
-                if count is not None:
-                    done.append(node)
-                    replaced += count
+                self._group(run, place, report, found)
             elif report.state is NodeState.RUNNING:
-                verdict = self._running(late.run, place, report)
-                replaced += verdict == "replaced"
-                if verdict == "vouched":
-                    vouched.append(node)
-            elif node not in sent_again:
-                unserved |= self._unserved(place)
-                replaced += self._queued(late.run, place, report)
-        self._ledger.forget(late.run, done)
-        self._ledger.ease(late.run, vouched, VOUCHED)
-        self._tell_stalled(late.run, frozenset(unserved))
-        return replaced
+                self._running(run, place, report, found)
+            else:
+                self._queued(run, place, report, found)
+        self._ledger.forget(run, found.done)
+        self._ledger.ease(run, found.vouched, VOUCHED)
+        self._tell_stalled(run, found.queues)
+        return found.replaced
 
-    def _open(self, late: Late) -> dict[str, NodeReport]:
+    def _open(self, late: Late) -> dict[str, tuple[Place, NodeReport]]:
         """Those that can still come to an end: no group around them has."""
         found = {
-            node: report
+            node: (Place.of(self._engine.graphs.plan_for(late.run, report.graph), node), report)
             for node, report in late.nodes.items()
             if report is not None and report.state in (NodeState.QUEUED, NodeState.RUNNING)
         }
-        scopes = {
-            node: Place.of(self._engine.graphs.plan_for(late.run, report.graph), node).scopes
-            for node, report in found.items()
-        }
-        names = sorted({scope for around in scopes.values() for scope in around})
+        names = sorted({scope for place, _ in found.values() for scope in place.scopes})
         reports = zip(names, self._ledger.reports(late.run, names), strict=True)
         closed = {name for name, report in reports if report is not None and report.state.is_final}
-        return {node: report for node, report in found.items() if not closed.intersection(scopes[node])}
+        return {node: pair for node, pair in found.items() if not closed.intersection(pair[0].scopes)}
 
-    def _running(self, run: RunRef, place: Place, report: NodeReport) -> str:
-        """An attempt that says it runs: 'vouched' for by its worker, 'replaced', or '' while it is too early to say."""
+    def _running(self, run: RunRef, place: Place, report: NodeReport, found: _Findings) -> None:
+        """An attempt that says it runs: somebody vouches for it, or it is lost, or it is too early to say."""
         lease, age = self._living.get(report.holder), self._now - report.started
         limit = place.spec.options.time_limit
-        if limit is not None and age > limit + LENIENCE:
-            return _word(self._losses.overdue(run, place.plan, place.key, report).stale)
         if lease is None:
-            if age <= self._patience.timeout:
-                return ""
-            cause = f"worker {report.worker} is gone"
-            return _word(self._losses.lost(run, place.plan, place.key, report, f"{cause} while it ran").stale)
-        if _holds(lease, run, place.key, report.attempt):
-            return "vouched" if limit is None else ""
-        if age - lease.age <= self._patience.interval:
-            return ""
-        cause = f"worker {lease.name} lives, and does not run it any more"
-        return _word(self._losses.returned(run, place.plan, place.key, report, cause).stale)
+            if age > self._patience.timeout or report.holder in self._dead:
+                cause = f"worker {report.worker} is gone while it ran"
+                found.count(self._losses.lost(run, place.plan, place.key, report, cause))
+        elif not any(
+            (item.run.id, item.node, item.attempt) == (run.id, place.key, report.attempt) for item in lease.held
+        ):
+            if age - lease.age > self._patience.interval:
+                cause = f"worker {lease.name} lives, and does not run it any more"
+                found.count(self._losses.returned(run, place.plan, place.key, report, cause))
+        elif limit is None:
+            found.vouched.append(place.key)
+        elif age > limit + LENIENCE:
+            found.count(self._losses.overdue(run, place.plan, place.key, report))
 
-    def _queued(self, run: RunRef, place: Place, report: NodeReport) -> int:
+    def _queued(self, run: RunRef, place: Place, report: NodeReport, found: _Findings) -> None:
         """An attempt that waits in its queue, or is held by a worker that is not ready for it, or was lost."""
-        if not self._has_left(place, report.started) or self._is_held(run, place.key, report.attempt):
-            return 0
-        cause = f"its message left the queue '{self._queue_of(place)}', and no live worker has it"
-        return not self._losses.returned(run, place.plan, place.key, report, cause).stale
+        queue = self._queue_of(place.spec)
+        found.queues.add(queue)
+        if self._has_left(queue, report.started) and not self._is_held(run, place.key, report.attempt):
+            found.count(self._losses.returned(run, place.plan, place.key, report, _left(queue)))
 
-    def _group(self, run: RunRef, place: Place, report: NodeReport) -> int | None:
-        """The first members of an open group, whose messages were sent together. None if it is too early to say."""
+    def _group(self, run: RunRef, place: Place, report: NodeReport, found: _Findings) -> None:
+        """The first members of an open group, whose messages were sent together and which have no records before they
+        begin. The group is done when all have."""
         members = self._first_members(run, place)
-        if members is None or not self._has_left(place, report.started):
-            return None
-        replaced = 0
-        for member, found in zip(members, self._ledger.reports(run, members), strict=True):
-            waits = found is None or (found.state is NodeState.QUEUED and found.attempt == 1)
-            if waits and not self._is_held(run, member, 1):
-                cause = f"its message left the queue '{self._queue_of(place)}', and no live worker has it"
-                replaced += not self._losses.returned(run, place.plan, member, found, cause).stale
-        return replaced
+        if members is None:
+            return
+        queues = set(members.values())
+        left = {queue for queue in queues if self._has_left(queue, report.started)}
+        if queues and not left:
+            found.queues |= queues
+            return
+        records = zip(members.items(), self._ledger.reports(run, list(members)), strict=True)
+        waiting = {member: queue for (member, queue), record in records if record is None}
+        held = {member for member in waiting if self._is_held(run, member, 1)}
+        lost = {member: queue for member, queue in waiting.items() if queue in left and member not in held}
+        for member, queue in lost.items():
+            found.count(self._losses.returned(run, place.plan, member, None, _left(queue)))
+        found.queues.update(waiting.values())
+        if waiting.keys() <= lost.keys():
+            found.done.append(place.key)
+        elif held.issuperset(waiting.keys() - lost.keys()):
+            found.vouched.append(place.key)
 
-    def _first_members(self, run: RunRef, place: Place) -> list[str] | None:
+    def _first_members(self, run: RunRef, place: Place) -> dict[str, str] | None:
+        """The queue of each; None if they are not known yet."""
         spec = place.spec
         if spec.map is None:
-            return [place.inside(entry).key for entry in spec.entries if not place.plan[entry].is_group]
+            tasks = {entry: entry_spec for entry in spec.entries if not (entry_spec := place.plan[entry]).is_group}
+            return {place.inside(entry).key: self._queue_of(entry_spec) for entry, entry_spec in tasks.items()}
         count = self._ledger.input(run, place.key)
         if count is NOTHING:
             return None
         prefix, suffix = place.members
         at_once = count if spec.map.max_parallel is None else min(count, spec.map.max_parallel)
-        return [f"{prefix}{index}{suffix}" for index in range(at_once)]
+        return {f"{prefix}{index}{suffix}": self._queue_of(spec) for index in range(at_once)}
 
-    def _has_left(self, place: Place, since: float) -> bool:
-        return self._turnover.up_to(self._queue_of(place), self._now) > since + self._patience.interval
+    def _has_left(self, queue: str, since: float) -> bool:
+        if queue not in self._left:
+            self._left[queue] = self._turnover.up_to(queue, self._now)
+            # What was received by then is in beats that are read from now on, and need not be in those read before.
+            self._crew = None
+        return self._left[queue] > since + self._patience.interval
 
-    def _queue_of(self, place: Place) -> str:
-        return _queue(place.plan, place) or self._queue
+    def _queue_of(self, spec: NodeSpec) -> str:
+        return spec.options.queue or self._queue
 
     def _is_held(self, run: RunRef, node: str, attempt: int) -> bool:
-        return any(_holds(lease, run, node, attempt) for lease in self._alive())
+        return (run.id, node, attempt) in self._everybody().held
 
-    def _alive(self) -> Sequence[Lease]:
-        if self._workers is None:
-            self._workers = self._workforce.workers()
-        return self._workers
+    def _everybody(self) -> _Crew:
+        if self._crew is None:
+            self._crew = _Crew(self._workforce.living())
+        return self._crew
 
-    def _unserved(self, place: Place) -> set[str]:
-        queue = self._queue_of(place)
-        return set() if any(queue in lease.queues for lease in self._alive()) else {queue}
-
-    def _tell_stalled(self, run: RunRef, queues: frozenset[str]) -> None:
-        """Writes down, once, that nobody consumes what a run waits for; and that somebody does again."""
-        before = self._stalled.pop(run.id, frozenset())
-        if queues:
-            self._stalled[run.id] = queues
-        if queues - before:
-            names = ", ".join(sorted(queues))
+    def _tell_stalled(self, run: RunRef, queues: set[str]) -> None:
+        """Writes down, once, that nobody consumes what a run waits for; and again if somebody did meanwhile."""
+        _, before = self._stalled.pop(run.id, (0.0, frozenset()))
+        if not queues | before:
+            return
+        unserved = frozenset((queues | before) - self._everybody().queues)
+        if unserved:
+            self._stalled[run.id] = (self._now, unserved)
+        if unserved - before:
+            names = ", ".join(sorted(unserved))
             self._ledger.note(run, "run_stalled", reason=f"no live worker consumes the queue {names}")
 
 
-def _holds(lease: Lease, run: RunRef, node: str, attempt: int) -> bool:
-    return any((item.run.id, item.node, item.attempt) == (run.id, node, attempt) for item in lease.held)
+def _senders(late: Late) -> set[str]:
+    """The nodes whose messages, or whose members' messages, are just sent again."""
+    return {
+        command.node if isinstance(command, DispatchNode) else command.group
+        for command in late.commands
+        if isinstance(command, DispatchNode | OpenGroup | OpenMembers)
+    }
 
 
-def _queue(plan: Plan, place: Place) -> str | None:
-    """The queue of a task, or of the first task of a group."""
-    spec = place.spec
-    while spec.entries:
-        spec = plan[spec.entries[0]]
-    return spec.options.queue
-
-
-def _word(stale: bool) -> str:
-    return "" if stale else "replaced"
+def _left(queue: str) -> str:
+    return f"its message left the queue '{queue}', and no live worker has it"

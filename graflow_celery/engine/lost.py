@@ -60,10 +60,10 @@ class Losses:
         event = NodeFailed(
             node, report.attempt, f"TimeLimitError: {reason}", True, report.retries, self._random(), counted=False
         )
-        applied = self._tell(
-            run, place, event, Outcome(error=TimeLimitError(place.spec.id, reason), worker=report.worker)
-        )
-        self._stop(run)
+        outcome = Outcome(error=TimeLimitError(place.spec.id, reason), worker=report.worker)
+        applied = self._tell(run, place, event, outcome)
+        if not applied.stale:
+            self._stop(run)
         return applied
 
     def _tell(
@@ -77,7 +77,10 @@ class Losses:
     def _give_up(self, run: RunRef, place: Place) -> bool:
         """Closes the groups around a lost node whose policies cannot be met any more, from the inside out."""
         closed = False
-        while place.spec.group is not None:
+        while place.spec.group is not None or place.spec.owner is not None:
+            if (owner := place.spec.owner) is not None:  # which failed with the tasks that it had added
+                place = Place.of(self._engine.graphs.plan_for(run, owner.graph), owner.node)
+                continue
             place = place.around
             if self._engine.close_if_hopeless(run, place.plan, place.key) is None:
                 break

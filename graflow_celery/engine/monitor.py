@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.events import RunAborted
+from graflow_celery.core.state import NodeState
 from graflow_celery.engine.inspection import Inspection
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.oversight import Ledger, Workforce
@@ -57,7 +58,7 @@ class Monitor:
         done = sum(self._see_to_death(death) for death in deaths)
         # A worker that died may have had what no beat of it told of, or have been about to send something.
         late = list(self._ledger.late(sweep=bool(deaths)))
-        self._inspection.begin(late)
+        self._inspection.begin(late, {death.worker for death in deaths})
         for item in late:
             try:
                 done += self._carry_out(item) + self._inspection.inspect(item)
@@ -94,7 +95,7 @@ class Monitor:
                 continue
             if report is not None and report.holder == death.worker:
                 done += not self._losses.lost(run, plan, held.node, report, f"{cause} while it ran this").stale
-            elif report is None or (not report.holder and report.state == "queued"):
+            elif report is None or report.state is NodeState.QUEUED:
                 done += not self._losses.returned(run, plan, held.node, report, f"{cause} before it began this").stale
         return done
 
@@ -105,7 +106,12 @@ class Monitor:
         for reason, count in Counter(_why(late.commands)).items():
             logger.info("run %s: %d commands %s", run.id, count, reason)
             self._ledger.note(run, "carried_out", count=count, reason=reason, worker=self._name)
-        self._engine.carry_out(run, plan, late.commands)
+        others = [command for command in late.commands if not isinstance(command, CloseBarrier)]
+        self._engine.carry_out(run, plan, others)
+        for command in late.commands:
+            if isinstance(command, CloseBarrier):  # here: a message could get lost again
+                here = self._engine.graphs.plan_for(run, command.graph)
+                self._engine.close_barrier(run, here, command.group, counted=False)
         return len(late.commands)
 
 

@@ -62,8 +62,8 @@ class Workforce(Receivers, Protocol):
     def bury(self, death: Death) -> bool:
         """Forgets a worker that was declared dead. False if it has beaten since."""
 
-    def workers(self) -> Sequence[Lease]:
-        """All that live."""
+    def living(self, workers: Iterable[str] | None = None) -> Mapping[str, Lease]:
+        """Those of ``workers``, or all, that are not known to be dead.
 
-    def living(self, workers: Iterable[str]) -> Mapping[str, Lease]:
-        """Those of ``workers`` that live."""
+        That a lease has run out proves nothing by itself, since the store may have been away: see :meth:`deaths`.
+        """

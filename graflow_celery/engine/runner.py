@@ -33,7 +33,7 @@ from graflow_celery.core.plan import NodeSpec, Plan
 from graflow_celery.core.policy import MemberOutcome
 from graflow_celery.core.scheduler import RunEnd, Scheduler
 from graflow_celery.core.state import Applied, Transition
-from graflow_celery.engine.groups import hopeful, judged, member_keys, take_items
+from graflow_celery.engine.groups import hopeful, judged, member_keys, take_items, verdict
 from graflow_celery.errors import (
     BlobMissingError,
     BlobRejectedError,
@@ -144,9 +144,12 @@ class Engine:
             case _:
                 return None
 
-    def close_barrier(self, run: RunRef, plan: Plan, group: str) -> Applied:
-        """Asks a group's policy about the committed outcomes and delivers its verdict. Repeating it is harmless."""
-        applied = self._close(run, plan, group)
+    def close_barrier(self, run: RunRef, plan: Plan, group: str, *, counted: bool = True) -> Applied:
+        """Asks a group's policy about the committed outcomes and delivers its verdict. Repeating it is harmless.
+
+        ``counted``: see :class:`BarrierReached`.
+        """
+        applied = self._close(run, plan, group, counted=counted)
         if applied.stale:  # a group around it was closed first, say: nobody is to ask again
             self.store.acknowledge(run, [CloseBarrier(group, Place.of(plan, group).graph)])
         self.follow(run, plan, applied)
@@ -159,25 +162,25 @@ class Engine:
         """
         place = Place.of(plan, group)
         found = self._members(run, place)
-        shortfall = place.spec.policy.judge(hopeful(found))
+        shortfall = verdict(place.spec.policy, hopeful(found))
         if shortfall is None:
             return None
-        error = _error(place.spec, shortfall, judged(found, stopped=shortfall))
+        error = _error(place.spec, shortfall, judged(found, stopped=True))
         event = BarrierReached(group, shortfall, counted=False)
         applied = self._commit(run, plan, event, Outcome(error=error))
         self.follow(run, plan, applied)
         return applied
 
-    def _close(self, run: RunRef, plan: Plan, group: str, *, expired: bool = False) -> Applied:
-        place = Place.of(plan, group)
+    def _close(self, run: RunRef, plan: Plan, group: str, *, expired: bool = False, counted: bool = True) -> Applied:
+        place, counted = Place.of(plan, group), counted and not expired
         found = self._members(run, place)
         outcomes = judged(found, expired=place.spec.timeout if expired else None)
-        shortfall = place.spec.policy.judge(outcomes)
+        shortfall = verdict(place.spec.policy, outcomes)
         if shortfall is None:
             goto = self.store.jumps(run, group)
-            return self._commit(run, plan, BarrierReached(group, None, goto, counted=not expired))
+            return self._commit(run, plan, BarrierReached(group, None, goto, counted=counted))
         error = _error(place.spec, shortfall, outcomes)
-        return self._commit(run, plan, BarrierReached(group, shortfall, counted=not expired), Outcome(error=error))
+        return self._commit(run, plan, BarrierReached(group, shortfall, counted=counted), Outcome(error=error))
 
     def _members(self, run: RunRef, place: Place) -> Mapping[str, NodeOutcome]:
         """The outcome of each member, by its id."""

@@ -17,21 +17,30 @@ class Receivers(Protocol):
         """How many messages of each queue so far."""
 
     def oldest_beat(self) -> float | None:
-        """Seconds since the beat of the live worker that beat the longest ago; None if no worker lives."""
+        """Seconds since the oldest of the last beats of those that are not known to be dead; None if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    at: float
-    depth: int
-    received: int | None = None
+@dataclass
+class _Queue:
+    """What is known of a queue.
+
+    Attributes:
+        up_to: what was sent by then has left it.
+        look: when somebody looked last, and how many messages waited; the workers' counts may not cover that time yet.
+        goal: when somebody looked, and the count with which all that waited then has left.
+    """
+
+    up_to: float = 0.0
+    look: tuple[float, int] | None = None
+    goal: tuple[float, int] | None = None
 
 
 class Turnover:
-    """Tells up to when the messages of a queue have all been received.
+    """Tells up to when the messages of a queue have all been received, or were thrown away.
 
     A look notes how many messages wait. When every worker has beaten since, their counts cover what they had received
     before the look; when they have received as many again as waited then, all of those are out, first in, first out.
+    Of two looks the one counts that is done earlier: after a queue was purged, that is one that found it empty.
     Where priorities or a redelivery break the order, a message may seem lost that still waits; it is sent again, and
     the fence makes that harmless.
     """
@@ -39,21 +48,24 @@ class Turnover:
     def __init__(self, depth: Depth, receivers: Receivers) -> None:
         self._depth = depth
         self._receivers = receivers
-        self._looks: dict[str, _Look] = {}
-        self._up_to: dict[str, float] = {}
+        self._queues: dict[str, _Queue] = {}
 
     def up_to(self, queue: str, now: float) -> float:
         """The time up to which what was sent to ``queue`` has been received, as far as is known; 0 if nothing is."""
-        look = self._looks.get(queue)
-        if look is None:
-            depth = self._depth(queue)
-            if depth is not None:
-                self._looks[queue] = _Look(now, depth)
-        elif (age := self._receivers.oldest_beat()) is not None and (look.received is not None or now - age > look.at):
-            received = self._receivers.received([queue])[queue]
-            base = received if look.received is None else look.received
-            self._looks[queue] = _Look(look.at, look.depth, base)
-            if received >= base + look.depth:
-                self._up_to[queue] = look.at
-                del self._looks[queue]
-        return self._up_to.get(queue, 0.0)
+        known = self._queues.setdefault(queue, _Queue())
+        age = self._receivers.oldest_beat() if known.look or known.goal else None
+        if age is not None:
+            self._count(known, self._receivers.received([queue])[queue], now - age)
+        if known.look is None and (depth := self._depth(queue)) is not None:
+            known.look = (now, depth)
+        return known.up_to
+
+    def _count(self, known: _Queue, received: int, covered: float) -> None:
+        """``received``: of messages so far; it covers all that was received until ``covered``."""
+        if known.look is not None and covered > known.look[0]:
+            at, depth = known.look
+            if known.goal is None or received + depth <= known.goal[1]:
+                known.goal = (at, received + depth)
+            known.look = None
+        if known.goal is not None and received >= known.goal[1]:
+            known.up_to, known.goal = known.goal[0], None

@@ -16,20 +16,15 @@ from weakref import WeakKeyDictionary
 
 import redis
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff, NoBackoff
 
-from graflow_celery.errors import GraflowError, StoreUnavailableError
+from graflow_celery.errors import GraflowError
 from graflow_celery.ports import EventRecord
-from graflow_celery.redis_backend.client import CONNECT_TIMEOUT, short
+from graflow_celery.redis_backend.client import Pauses, failure, opened_async, outages
 from graflow_celery.redis_backend.events import parse
 from graflow_celery.redis_backend.keys import Keys
-from graflow_celery.settings import mask_url
 
 #: Seconds that a read blocks at most. In between it is looked whether what is followed still exists.
-BLOCK = 10.0
-#: Seconds for which a server may be gone before the followers are told.
-PATIENCE = 30.0
+BLOCK = 5.0
 #: Entries of all streams that one read brings at most, roughly, and of one stream.
 READ_TOTAL, READ_EACH = 20_000, 1000
 #: A stream of which so many records wait to be taken is left out until few are left.
@@ -42,7 +37,7 @@ WAKE_TTL = 60
 CLIENT_NAME = "graflow-events"
 SLICE = 500
 
-_UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, OSError)
+_UNREACHABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSError)
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], EventHub]] = WeakKeyDictionary()
 
 Position = tuple[int, int]
@@ -71,6 +66,11 @@ class Follower:
             self.full = self.full or len(self._records) >= HIGH_WATER
             self._news.set()
 
+    def tell(self, record: EventRecord) -> None:
+        """Has it give a record that is not of the stream."""
+        self._records.append(record)
+        self._news.set()
+
     def fail(self, error: BaseException) -> None:
         """Has it raise ``error`` when the records that it has are taken."""
         self._error = error
@@ -80,7 +80,7 @@ class Follower:
         """The next record; None if ``patience`` seconds went by without one.
 
         Raises:
-            StoreUnavailableError: the server has not answered for long.
+            StoreUnavailableError, StoreRefusedError: the server has not served for long.
             Exception: ``gone``, if ``guard`` exists no more.
         """
         while not self._records:
@@ -108,8 +108,9 @@ class Follower:
 class EventHub:
     """Reads for all followers of one event loop. It works, and is connected, only while it has some."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
+    def __init__(self, url: str, keys: Keys, patience: float) -> None:
         self._url = url
+        self._patience = patience
         self._wake_key = keys.wake(uuid.uuid4().hex)
         self._wake_position = "0-0"
         self._followers: set[Follower] = set()
@@ -182,7 +183,7 @@ class EventHub:
         self._waking = None
 
     async def _read_on(self) -> None:
-        backoff = ExponentialBackoff(cap=2.0, base=0.05)
+        backoff = Pauses()
         loop = asyncio.get_running_loop()
         failures = 0
         reached = looked = loop.time()
@@ -195,11 +196,15 @@ class EventHub:
                         looked = loop.time()
                 except _UNREACHABLE as error:
                     failures += 1
-                    if loop.time() - reached > PATIENCE:
-                        raise StoreUnavailableError(mask_url(self._url), short(error)) from None
+                    if failures > 1:
+                        outages.began(self._url, error)
+                    if loop.time() - reached > self._patience:
+                        raise failure(self._url, error) from None
+                    looked = -BLOCK  # a server that comes back may come back empty
                     await asyncio.sleep(backoff.compute(failures))
                 else:
                     failures = 0
+                    outages.ended(self._url)
                     reached = loop.time()
                     if brought:
                         await asyncio.sleep(min(LONGEST_PAUSE, brought * PAUSE_PER_STREAM))
@@ -242,24 +247,22 @@ class EventHub:
                     follower.fail(follower.gone)
 
 
-def hub_of(url: str, prefix: str) -> EventHub:
-    """The running event loop's hub for a server; made when first asked for."""
+def hub_of(url: str, prefix: str, patience: float = 30.0) -> EventHub:
+    """The running event loop's hub for a server; made when first asked for.
+
+    Args:
+        patience: seconds for which the server may be away or refuse before the followers are told.
+    """
     hubs = _hubs.setdefault(asyncio.get_running_loop(), {})
     if (url, prefix) not in hubs:
-        hubs[url, prefix] = EventHub(url, Keys(prefix))
+        hubs[url, prefix] = EventHub(url, Keys(prefix), patience)
     return hubs[url, prefix]
 
 
 @contextlib.asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Redis]:
     """A client that is used by one task at a time, so that it has one connection. The hub does the retrying."""
-    client = Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=BLOCK + 30.0,
-        retry=Retry(NoBackoff(), 0),
-        client_name=CLIENT_NAME,
-    )
+    client = opened_async(url, BLOCK + 30.0, client_name=CLIENT_NAME)
     try:
         yield client
     finally:

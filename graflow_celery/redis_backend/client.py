@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import redis
-from redis.backoff import ExponentialBackoff
+import redis.asyncio
+import redis.asyncio.retry
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.commands.core import Script
+from redis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, OutOfMemoryError, ReadOnlyError
 from redis.retry import Retry
 
-from graflow_celery.errors import StoreUnavailableError
-from graflow_celery.settings import mask_url
+from graflow_celery.errors import StoreRefusedError, StoreUnavailableError
+from graflow_celery.settings import mask_url, sentinel_of
+
+logger = logging.getLogger(__name__)
 
 Client = Any
+Result = TypeVar("Result")
 CONNECT_TIMEOUT = 5.0
-RETRIES = 6
+#: Seconds for which a server may be away before a call fails, unless :func:`patience` says otherwise.
+PATIENCE = 5.0
+#: The longest pause between two tries, in seconds.
+LONGEST_PAUSE = 2.0
 SCRIPTS = (
     *("commit", "begin", "claim", "hurry"),
     *("beat", "lead", "declare", "bury", "report"),
@@ -25,24 +40,200 @@ SCRIPTS = (
 )
 #: Those that start with `lua/live.lua`, because they read a channel.
 CHANNEL_SCRIPTS = ("begin", "change", "look")
+#: How the errors begin with which a server refuses what it may take later.
+PASSING = ("MISCONF", "NOREPLICAS", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED")
+
+_patience: ContextVar[float | None] = ContextVar("graflow_patience", default=None)
+_AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
-def connect(url: str, *, block: float | None = None, retries: int = RETRIES) -> Client:
+class Pauses(ExponentialBackoff):
+    """Growing pauses, up to LONGEST_PAUSE, however often it failed."""
+
+    def __init__(self) -> None:
+        super().__init__(cap=LONGEST_PAUSE, base=0.05)
+
+    def compute(self, failures: int) -> float:
+        return float(super().compute(min(failures, 16)))
+
+
+def connect(url: str, *, block: float | None = None) -> Client:
     """A client for ``url``; it connects when it is first used and is safe to use from many threads.
 
+    While the server is away, a call tries again with growing pauses, for as long as :func:`patience` says. What the
+    server refuses, because it is full say, is tried again too where that is set. In the end a call raises:
+
+    - StoreUnavailableError: no server answered in time.
+    - StoreRefusedError: it answers, and refuses: it is full, read-only, or the user may not do that.
+
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: ``redis://``, ``rediss://``, ``unix://`` or ``sentinel://``; see :class:`graflow_celery.settings.Settings`.
         block: seconds for which calls may block (XREAD BLOCK); others time out after 30 s.
-        retries: how often a command is tried again while the server does not answer.
     """
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=30.0 if block is None else block + 30.0,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), retries),
-        retry_on_error=[redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError],
+    return opened(url, Patient(url), timeout=30.0 if block is None else block + 30.0)
+
+
+def opened(url: str, retry: Retry, timeout: float, connect_timeout: float = CONNECT_TIMEOUT) -> Client:
+    """A client that retries as ``retry`` says."""
+    options: dict[str, Any] = {
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": timeout,
+        "health_check_interval": 30,
+        "retry": retry,
+    }
+    if not url.startswith("sentinel://"):
+        return redis.Redis.from_url(url, **options)
+    at = sentinel_of(url)
+    asked: dict[str, Any] = {
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": min(timeout, CONNECT_TIMEOUT),
+        "retry": Retry(NoBackoff(), 0),
+    }
+    watching = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        list(at.nodes), sentinel_kwargs={**asked, **at.credentials}
     )
+    return watching.master_for(  # type: ignore[no-untyped-call]
+        at.master_name, redis.Redis, db=at.database, username=at.username, password=at.password, **options
+    )
+
+
+def opened_async(url: str, timeout: float, **options: Any) -> Any:
+    """A client for an event loop. It tries once."""
+    once: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": timeout,
+        "retry": redis.asyncio.retry.Retry(NoBackoff(), 0),
+    }
+    if not url.startswith("sentinel://"):
+        return redis.asyncio.Redis.from_url(url, **once, **options)
+    at = sentinel_of(url)
+    asked = {**once, "socket_timeout": CONNECT_TIMEOUT, **at.credentials}
+    watching: Any = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+        list(at.nodes), sentinel_kwargs=asked
+    )
+    login: dict[str, Any] = {"db": at.database, "username": at.username, "password": at.password}
+    return watching.master_for(at.master_name, redis.asyncio.Redis, **login, **once, **options)
+
+
+@contextmanager
+def patience(seconds: float | None) -> Iterator[None]:
+    """Has the calls of the block, in this thread or task, wait so long for a server that is away or refuses.
+
+    With None as without it: PATIENCE seconds for one that is away, and not at all for one that refuses.
+    """
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+class Patient(Retry):
+    """Tries again until the time is up that :func:`patience` gives, counted from a call's first failure."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(Pauses(), -1, (*_AWAY, redis.ResponseError))
+        self._url = url
+
+    __hash__ = Retry.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Patient) and other._url == self._url
+
+    def call_with_retry(self, do: Callable[[], Result], *args: Any, **kwargs: Any) -> Result:
+        given = _patience.get()
+        deadline: float | None = None
+
+        def tried() -> Result:
+            nonlocal deadline
+            try:
+                return do()
+            except NoScriptError as error:  # the caller sends the script
+                raise _Passed(error) from None
+            except (*_AWAY, redis.ResponseError) as error:
+                first = deadline is None
+                deadline = deadline or time.monotonic() + (PATIENCE if given is None else given)
+                lasting = not _passes(error) or (given is None and isinstance(error, redis.ResponseError))
+                if lasting or time.monotonic() >= deadline:
+                    raise _Passed(failure(self._url, error)) from None
+                if not first:
+                    outages.began(self._url, error)
+                raise
+
+        try:
+            result = super().call_with_retry(tried, *args, **kwargs)
+        except _Passed as passed:
+            raise passed.error from None
+        outages.ended(self._url)
+        return result
+
+
+class _Passed(Exception):
+    """Carries an error past the retrying."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Outages:
+    """Logs once that a server does not serve, and once that it does again."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._lock = threading.Lock()
+
+    def began(self, url: str, error: Exception) -> None:
+        with self._lock:
+            if url in self._known:
+                return
+            self._known.add(url)
+        logger.warning("The server at %s does not serve (%s). Trying again ...", mask_url(url), short(error))
+
+    def ended(self, url: str) -> None:
+        if url not in self._known:
+            return
+        with self._lock:
+            if url not in self._known:
+                return
+            self._known.discard(url)
+        logger.warning("The server at %s answers again.", mask_url(url))
+
+
+outages = Outages()
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it may be otherwise in a while: the server is away, full, loading, read-only for now."""
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
+        return False
+    if isinstance(error, redis.ResponseError):
+        return isinstance(error, (OutOfMemoryError, ReadOnlyError)) or coded(error).startswith(PASSING)
+    return True
+
+
+def failure(url: str, error: Exception) -> StoreUnavailableError | StoreRefusedError:
+    """What a client's error means to a caller, with the password masked."""
+    if isinstance(error, OutOfMemoryError):
+        return StoreRefusedError(mask_url(url), coded(error), _limit(url))
+    if isinstance(error, (redis.ResponseError, AuthenticationError, AuthorizationError, redis.BusyLoadingError)):
+        return StoreRefusedError(mask_url(url), coded(error))
+    return StoreUnavailableError(mask_url(url), short(error))
+
+
+def coded(error: Exception) -> str:
+    """A server's error as it sent it: with its code in front, which the client takes away."""
+    code = getattr(error, "status_code", None) or ""
+    text = short(error)
+    return text if not code or code == "ERR" or text.startswith(code) else f"{code} {text}"
+
+
+def _limit(url: str) -> str:
+    """A full server's own limit, as far as it says."""
+    client = opened(url, Retry(NoBackoff(), 0), timeout=2.0)
+    with suppress(redis.RedisError, OSError):
+        return str(client.info("memory").get("maxmemory_human", ""))
+    return ""
 
 
 class Scripts:
@@ -62,23 +253,27 @@ class Scripts:
 
 @contextmanager
 def reported(url: str) -> Iterator[None]:
-    """Turns the client's connection errors into :exc:`StoreUnavailableError`, with the password masked."""
+    """Turns errors of clients that were not made here, Celery's say, into ours, with the password masked."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise StoreUnavailableError(mask_url(url), short(error)) from None
+    except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
+        raise failure(url, error) from None
 
 
 def check(url: str) -> None:
-    """Raises StoreUnavailableError, without retrying for long, unless a server answers at ``url``."""
-    probe = redis.Redis.from_url(
-        url, socket_connect_timeout=2.0, socket_timeout=2.0, retry=Retry(ExponentialBackoff(), 1)
-    )
+    """Raises StoreUnavailableError or StoreRefusedError, without retrying for long, unless a server answers there."""
+    probe = opened(url, Retry(ExponentialBackoff(), 1), timeout=2.0, connect_timeout=2.0)
     with reported(url):
         try:
             probe.ping()
         finally:
             probe.close()
+
+
+def takes_writes(client: Client, key: str) -> None:
+    """Raises StoreRefusedError at once if the server refuses to be written to. ``key`` must not exist; none is made."""
+    with patience(None):
+        client.lpushx(key, "")
 
 
 def short(error: Exception) -> str:

@@ -129,6 +129,11 @@ class Keys:
         return f"{self.prefix}:wake:{hub}"
 
     @property
+    def probe(self) -> str:
+        """Never exists: what would push to it finds out whether the server lets itself be written to."""
+        return f"{self.prefix}:probe"
+
+    @property
     def workers(self) -> WorkforceKeys:
         base = f"{self.prefix}:{{workers}}"
         names = ("beats", "leases", "declared", "received", "ticks", "monitor", "bell")

@@ -92,7 +92,7 @@ class Liveness:
         self._scripts = scripts
         self._keys = keys.workers
         self._lease = int(timeout * 1000)
-        #: Seconds from the last election until a lease runs out, as far as it was known then.
+        #: Seconds from the last election until somebody can be declared dead, as far as it was known then.
         self.next_expiry: float | None = None
         self._mercy = False
 
@@ -123,40 +123,23 @@ class Liveness:
 
     def workers(self) -> list[WorkerLease]:
         """The workers whose lease has not run out, by name."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.zrange(self._keys.beats, 0, -1, withscores=True)
-            pipe.hgetall(self._keys.leases)
-            time, beats, leases = pipe.execute()
-        now = time[0] * 1000 + time[1] / 1000
-        alive = [
-            WorkerLease.of(leases[worker], (now - beat) / 1000)
-            for worker, beat in beats
-            if worker in leases and beat > now - self._lease
-        ]
+        alive = [lease for lease in self._everybody().values() if lease.age * 1000 < self._lease]
         return sorted(alive, key=lambda lease: lease.id)
 
     def expired(self) -> list[WorkerLease]:
-        """The workers whose lease has run out, or whose death was reported, and that no monitor has buried yet."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.zrange(self._keys.beats, 0, -1, withscores=True)
-            pipe.hgetall(self._keys.leases)
-            time, beats, leases = pipe.execute()
-        now = time[0] * 1000 + time[1] / 1000
-        return [
-            WorkerLease.of(leases[worker], (now - abs(beat)) / 1000)
-            for worker, beat in beats
-            if worker in leases and beat <= now - self._lease
-        ]
+        """The workers whose lease has run out and whose death no monitor has seen to yet, by name."""
+        late = [lease for lease in self._everybody().values() if lease.age * 1000 >= self._lease]
+        return sorted(late, key=lambda lease: lease.id)
 
     def last_tick(self) -> float | None:
         """Seconds since a monitor looked last; None if none ever did."""
         at = self._client.hget(self._keys.ticks, "at")
         return None if at is None else self.now() - float(at) / 1000
 
-    def living(self, workers: Iterable[str]) -> dict[str, WorkerLease]:
-        """Those of ``workers`` whose lease has not run out."""
+    def living(self, workers: Iterable[str] | None = None) -> dict[str, WorkerLease]:
+        """Those of ``workers``, or all, that are not known to be dead; a lease that has run out proves nothing yet."""
+        if workers is None:
+            return self._everybody()
         names = sorted(set(workers))
         if not names:
             return {}
@@ -170,7 +153,20 @@ class Liveness:
         return {
             name: WorkerLease.of(lease, (now - beat) / 1000)
             for name, lease, beat in zip(names, leases, beats, strict=True)
-            if lease is not None and beat is not None and beat > now - self._lease
+            if lease is not None and beat is not None and beat > 0
+        }
+
+    def _everybody(self) -> dict[str, WorkerLease]:
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zrangebyscore(self._keys.beats, "(0", "+inf", withscores=True)
+            pipe.hgetall(self._keys.leases)
+            time, beats, leases = pipe.execute()
+        now = time[0] * 1000 + time[1] / 1000
+        return {
+            worker.decode(): WorkerLease.of(leases[worker], (now - beat) / 1000)
+            for worker, beat in beats
+            if worker in leases
         }
 
     def unserved(self, queues: Sequence[str]) -> list[str]:
@@ -184,9 +180,9 @@ class Liveness:
         return {queue: int(count or 0) for queue, count in zip(queues, found, strict=True)}
 
     def oldest_beat(self) -> float | None:
-        """Seconds since the beat of the live worker that beat the longest ago; None if no worker lives."""
+        """Seconds since the oldest of the last beats of those that are not known to be dead; None if there is none."""
         now = self.now() * 1000
-        found = self._client.zrangebyscore(self._keys.beats, now - self._lease, "+inf", 0, 1, withscores=True)
+        found = self._client.zrangebyscore(self._keys.beats, "(0", "+inf", 0, 1, withscores=True)
         return (now - found[0][1]) / 1000 if found else None
 
     def lead(self, name: str, seconds: float) -> bool:
@@ -197,9 +193,9 @@ class Liveness:
             keys=[keys.monitor, keys.ticks, *others], args=[name, int(seconds * 1000), self._lease], client=self._client
         )
         if leads:
-            _, mercy, expiry = facts
+            mercy, wait = facts
             self._mercy = mercy > 0
-            self.next_expiry = None if expiry < 0 else max(expiry, mercy) / 1000
+            self.next_expiry = None if wait < 0 else wait / 1000
         return bool(leads)
 
     def resign(self, name: str) -> None:
@@ -225,6 +221,8 @@ class Liveness:
             args=["" if merciful else self._lease, AT_ONCE],
             client=self._client,
         )
+        if merciful and not found:
+            self.next_expiry = None  # no reason to look again at once
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
         return [_death(now, worker.decode(), score.decode(), text) for worker, score, text in triples]
 

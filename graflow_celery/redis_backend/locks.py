@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import redis
 
-from graflow_celery.errors import ChannelLockLostError, ChannelLockTimeoutError
+from graflow_celery.errors import ChannelLockLostError, ChannelLockTimeoutError, UnavailableError
 from graflow_celery.redis_backend.client import Client, Scripts
 
 #: Seconds after which the lock of a holder that died is free. One that lives renews it in time.
@@ -66,7 +66,7 @@ class RedisLock:
             try:
                 if not self._step("keep", token):
                     return
-            except redis.RedisError as error:
+            except (redis.RedisError, UnavailableError) as error:
                 logger.warning(
                     "the lock of channel key '%s' could not be renewed, and is tried again: %s", self._name, error
                 )

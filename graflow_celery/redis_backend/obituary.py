@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import redis
 
-from graflow_celery.redis_backend.client import Scripts, connect
+from graflow_celery.errors import UnavailableError
+from graflow_celery.redis_backend.client import Scripts, connect, patience
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
 from graflow_celery.settings import load_settings
@@ -16,8 +17,8 @@ from graflow_celery.settings import load_settings
 def main(worker: str) -> None:
     settings = load_settings()
     # Where no server answers at once, there is the lease.
-    client = connect(settings.redis_url, retries=1)
-    with suppress(redis.RedisError):
+    client = connect(settings.redis_url)
+    with suppress(redis.RedisError, UnavailableError), patience(0.0):
         Liveness(client, Scripts(client), Keys(settings.key_prefix), settings.heartbeat_timeout).report(worker)
     client.close()
 

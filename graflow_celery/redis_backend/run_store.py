@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from graflow_celery.redis_backend.wire import chosen, to_wire
 SLICE = 500
 #: Seconds after which the monitor looks at a run at the latest.
 LOOK = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class RedisRunStore:
             now = self._client.time()[0]
             with self._client.pipeline(transaction=False) as pipe:
                 pipe.zadd(self._keys.runs, {run.id: now})
+                # Once more: a monitor that looked before there was a run has let go of it.
+                self._hurry(run, self._lifetimes.grace, pipe)
                 pipe.zremrangebyscore(self._keys.runs, 0, now - self._lifetimes.run_ttl)
                 pipe.execute()
         return applied
@@ -88,6 +93,7 @@ class RedisRunStore:
             client=self._client,
         )
         if reply[0] == 0:
+            _tell_if_gone(attempt.run, f"attempt {attempt.number} of node '{attempt.node}' is not run", reply[1])
             return None
         if reply[0] == 2:
             return Begun(leave=Leave(max_steps=reply[1]))
@@ -121,6 +127,7 @@ class RedisRunStore:
             client=self._client,
         )
         if reply[0] == 0:
+            _tell_if_gone(run, f"{transition.event} of node '{transition.node or ''}' is dropped", reply[1])
             return STALE
         status = RunStatus(reply[1].decode())
         counted = transition.is_final and transition.counted
@@ -237,7 +244,10 @@ class RedisRunStore:
 
     def hurry(self, run: RunRef, seconds: float = 0.0) -> None:
         """Has the monitor look at a run in so many seconds, unless it does so earlier."""
-        self._scripts["hurry"](keys=[self._keys.active], args=[run.id, int(seconds * 1000)], client=self._client)
+        self._hurry(run, seconds, self._client)
+
+    def _hurry(self, run: RunRef, seconds: float, client: Client) -> None:
+        self._scripts["hurry"](keys=[self._keys.active], args=[run.id, int(seconds * 1000)], client=client)
 
     def late(self, *, sweep: bool = False) -> Iterator[Late]:
         """What is late of the runs that it is time to look at, claimed for the caller. Sets ``next_look``.
@@ -321,6 +331,11 @@ class RedisRunStore:
 
     def _unpack(self, name: str, field: bytes) -> Any:
         return self._values.unpack(field, f"value of '{name}'")
+
+
+def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:
+    if not status:
+        logger.warning("run %s: its state is gone from the store, so %s", run.id, what)
 
 
 def _report(field: bytes | None) -> NodeReport | None:

@@ -264,10 +264,9 @@ async def test_a_server_that_restarts_is_followed_again(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_a_server_that_stays_away_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_events, "PATIENCE", 0.3)
+async def test_a_server_that_stays_away_is_told_of() -> None:
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1"):
-        await anext(hub_of("redis://127.0.0.1:1/0", "away").follow("stream"))
+        await anext(hub_of("redis://127.0.0.1:1/0", "away", 0.3).follow("stream"))
 
 
 async def executed(wf: WorkflowContext, backend: str, settings: Settings, **options: Any) -> Any:

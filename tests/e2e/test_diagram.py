@@ -16,6 +16,7 @@ from graflow_celery.core.events import (
     NodeFinished,
     NodeIterated,
     NodeLost,
+    NodeReturned,
     NodeSkipped,
     NodeSucceeded,
     RunAborted,
@@ -91,6 +92,7 @@ def steps(known: Plan, key: str, before: RunState, node: str) -> list[RunState]:
     else:
         if state is not NodeState.WAITING:  # its code, or what comes before its code
             events += [NodeFailed(node, attempt, "r"), NodeFailed(node, attempt, "r", retryable=False)]
+            events += [NodeReturned(node, attempt, "r")]
         if state is NodeState.RUNNING:  # an attempt has leave before it can do anything else
             events += [
                 NodeSucceeded(node, attempt),
@@ -98,8 +100,9 @@ def steps(known: Plan, key: str, before: RunState, node: str) -> list[RunState]:
                 NodeIterated(node, attempt),
                 FeedbackRequested(node, attempt, "q", 1.0),
                 RunTerminated(node, attempt, "r"),
-                NodeLost(node, attempt, 1, 3),
-                NodeLost(node, attempt, 4, 3),
+                NodeLost(node, attempt, 1, 3, "r", "w"),
+                NodeLost(node, attempt, 2, 3, "r", "w"),
+                NodeReturned(node, attempt, "r", "w"),
             ]
         if state is NodeState.WAITING:
             events += [FeedbackAnswered(node, attempt, "q"), FeedbackExpired(node, attempt, "q")]
@@ -110,7 +113,7 @@ def steps(known: Plan, key: str, before: RunState, node: str) -> list[RunState]:
         if not after.apply(Scheduler().decide(known, event)).stale:
             followed.append(after)
     begun = before.copy()
-    if not known[node].is_group and begun.begin(node, attempt, redelivered=True) is not None:
+    if not known[node].is_group and begun.begin(node, attempt, "w") is not None:
         followed.append(begun)
     return followed
 

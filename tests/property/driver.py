@@ -2,6 +2,9 @@
 
 Barriers are fired as on the workers: by a chord, which counts the messages whose end it may count, or directly where
 one will not be counted. A run that waits for a chord that does not fire fails the test. Timers are due at any time.
+
+Processes die while they run code; messages get lost, or come after somebody took them for lost; workers give back what
+they run. A monitor tells of it later, at any time, and what was taken for dead ends later still.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from graflow_celery.core.events import (
     NodeFinished,
     NodeIterated,
     NodeLost,
+    NodeReturned,
     NodeSkipped,
     NodeSucceeded,
     RunStarted,
@@ -47,7 +51,7 @@ from graflow_celery.core.scheduler import Scheduler
 from graflow_celery.core.state import Applied, Leave, NodeState, RunState, Transition
 from tests.property.laws import check_step
 from tests.property.model import acts_of
-from tests.property.shapes import Act, Chain, Group, Mapped, Workflow, chained
+from tests.property.shapes import END, Act, Chain, Group, Mapped, Workflow, chained
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Begin:
     plan: Plan
     node: str
     attempt: int
-    redelivered: bool
+    worker: str
     scopes: tuple[str, ...]
     graph: str
 
@@ -68,14 +72,6 @@ Observe = Callable[[Step, Leave | Applied | None, RunState], None]
 
 
 @dataclass(frozen=True)
-class _Message:
-    """A message with an attempt: ``redelivered`` by the broker after its process died."""
-
-    command: DispatchNode
-    redelivered: bool = False
-
-
-@dataclass(frozen=True)
 class _Code:
     """Code that runs in a worker: its end is still to come."""
 
@@ -83,6 +79,31 @@ class _Code:
     attempt: int
     graph: str
     retries: int
+    worker: str
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """An attempt that a monitor is to find: its process died, or its worker gave it back (``returned``).
+
+    Nobody has begun it if it has no ``worker``: its message got lost.
+    """
+
+    node: str
+    attempt: int
+    graph: str
+    worker: str
+    returned: bool = True
+
+
+@dataclass(frozen=True)
+class _Zombie:
+    """What was taken for dead, and has an end all the same."""
+
+    node: str
+    attempt: int
+    graph: str
+    begun: bool
 
 
 @dataclass(frozen=True)
@@ -94,7 +115,9 @@ class _Answer:
 
 #: Commands that lead to an event of their own, which takes them out of the outbox.
 ANSWERED = SkipNode | FinishNode | CloseBarrier | ExpireGroup | ExpireFeedback
-Pending = Command | _Message | _Code | _Answer
+Pending = Command | _Code | _Gone | _Zombie | _Answer
+#: Another worker than those that run anything.
+NOBODY = "nobody"
 
 
 class Driver:
@@ -143,13 +166,15 @@ class Driver:
         if self._steps == self._cancel_after:
             self._deliver("", CancelRequested("enough"))
         item = self._pending.pop(self._random.randrange(len(self._pending)))
-        if not isinstance(item, _Message | _Code | _Answer) and self._random.random() < self._noise:
+        if not isinstance(item, _Code | _Gone | _Zombie | _Answer) and self._random.random() < self._noise:
             self._pending.append(item)
         self._carry_out(item)
         if isinstance(item, ANSWERED) or (isinstance(item, OpenGroup) and self.specs[node_of(item.group)].map):
             assert item not in self.state.outbox or self._last.stale, f"{item} was carried out and is still to be sent"
         if self._past and self._random.random() < self._noise:
             self._repeat(*self._random.choice(self._past))
+        if self._random.random() < self._noise:
+            self._accuse()
         return True
 
     def _repeat(self, plan: Plan, event: Event) -> None:
@@ -159,16 +184,24 @@ class Driver:
         now = self.state
         assert expected == (now.nodes, now.outstanding, now.counts, now.ended, now.jumps, now.outbox), f"twice: {event}"
 
+    def _accuse(self) -> None:
+        """A monitor that is mistaken in who runs a task, or in whether anybody does: nothing comes of it."""
+        key, record = self._random.choice(list(self.state.nodes.items()))
+        if not record.attempt or Place.of(self._plans[record.graph], key).spec.is_group:
+            return
+        holders = {NOBODY, "w0", "w1"} | ({""} if record.state is not NodeState.QUEUED else set())
+        holder = self._random.choice(sorted(holders - {record.worker}))
+        attempt = self._random.choice([record.attempt, record.attempt, max(1, record.attempt - 1)])
+        event: Event = NodeReturned(key, attempt, "mistaken", holder)
+        if self._random.random() < 0.5:
+            event = NodeLost(key, attempt, record.losses, 99, "mistaken", holder)
+        accused = self._deliver(record.graph, event, again=True)
+        assert accused.stale, f"{key} was taken from {record.worker} although {holder} had been accused"
+
     def _carry_out(self, item: Pending) -> None:
         match item:
-            case DispatchNode():
-                self._begin(_Message(item))
-            case _Message():
-                self._begin(item)
-            case _Code():
-                self._end(item)
-            case _Answer(node, attempt, graph):
-                self._deliver(graph, FeedbackAnswered(node, attempt, "request"))
+            case DispatchNode() | _Code() | _Gone() | _Zombie() | _Answer():
+                self._work(item)
             case OpenGroup(group, graph):
                 self._open(Place.of(self._plans[graph], group), graph)
             case OpenMembers(group, first, count, _, graph):
@@ -188,6 +221,19 @@ class Driver:
                 self._deliver(graph, FeedbackExpired(node, attempt, request))
             case _:
                 raise AssertionError(f"nobody carries {item} out")
+
+    def _work(self, item: DispatchNode | _Code | _Gone | _Zombie | _Answer) -> None:
+        match item:
+            case DispatchNode():
+                self._receive(item)
+            case _Code():
+                self._end(item)
+            case _Gone():
+                self._replace(item)
+            case _Zombie():
+                self._come_back(item)
+            case _Answer(node, attempt, graph):
+                self._deliver(graph, FeedbackAnswered(node, attempt, "request"))
 
     def _open(self, place: Place, graph: str) -> None:
         if place.spec.map is not None:
@@ -210,33 +256,72 @@ class Driver:
         goto = self.state.jumps.get(group, ()) if shortfall is None else ()
         self._deliver(graph, BarrierReached(group, shortfall, goto, counted), is_message=counted)
 
-    def _begin(self, message: _Message) -> None:
-        node, attempt, graph = message.command.node, message.command.attempt, message.command.graph
+    def _receive(self, message: DispatchNode) -> None:
+        """A worker gets the message; or it gets lost, or seems to be."""
+        if self._random.random() < self._noise / 2:
+            self._pending.append(_Gone(message.node, message.attempt, message.graph, ""))
+            if self._random.random() < 0.5:
+                return
+        if (leave := self._begin(message, worker := self._random.choice(["w0", "w1"]))) is not None:
+            self._pending.append(_Code(message.node, message.attempt, message.graph, leave.retries, worker))
+
+    def _begin(self, message: DispatchNode, worker: str) -> Leave | None:
+        node, attempt, graph = message.node, message.attempt, message.graph
         plan = self._plans[graph]
-        place = Place.of(plan, node)
-        asked = Begin(plan, node, attempt, message.redelivered, place.scopes, graph)
+        asked = Begin(plan, node, attempt, worker, Place.of(plan, node).scopes, graph)
         before = self.state.copy()
-        leave = self.state.begin(node, attempt, message.redelivered, place.scopes, graph)
+        leave = self.state.begin(node, attempt, worker, asked.scopes, graph)
         check_step(self.specs, before, self.state)
         self.log.append(asked)
         self._observe(asked, leave, self.state)
-        if leave is None:
+        return leave
+
+    def _replace(self, gone: _Gone) -> None:
+        """The monitor, or the worker itself, tells of an attempt that will not come to its end."""
+        node, attempt, graph, worker = gone.node, gone.attempt, gone.graph, gone.worker
+        if gone.returned:
+            applied = self._deliver(graph, NodeReturned(node, attempt, "its message left the queue", worker))
+        else:
+            record = self.state.nodes[node]
+            lost = NodeLost(node, attempt, record.losses, 99, "its worker died", worker, self._random.random())
+            applied = self._deliver(graph, lost)
+        if applied.stale:
             return
-        if leave.losses and self._deliver(graph, NodeLost(node, attempt, leave.losses, 99), is_message=True).ended_node:
+        if not gone.returned:
+            self._played[node] += 1
+            self.ran[Place.of(self._plans[graph], node).spec.id] += 1
+        if self._random.random() < 0.5:
+            self._pending.append(_Zombie(node, attempt, graph, begun=bool(worker)))
+
+    def _come_back(self, zombie: _Zombie) -> None:
+        node, attempt, graph = zombie.node, zombie.attempt, zombie.graph
+        if not zombie.begun:
+            assert self._begin(DispatchNode(node, attempt, graph), "w0") is None, f"{node} began twice"
             return
-        self._pending.append(_Code(node, attempt, graph, leave.retries))
+        ends: list[Event] = [
+            NodeSucceeded(node, attempt, (END,) if END in self._plans[graph].nodes else ()),
+            NodeFailed(node, attempt, "late"),
+            NodeIterated(node, attempt),
+            FeedbackRequested(node, attempt, "request", None),
+        ]
+        event = self._random.choice(ends)
+        assert self._deliver(graph, event, is_message=True).stale, f"what came back counted: {event}"
 
     def _end(self, code: _Code) -> None:
         """The code does its next act."""
         node, attempt, graph = code.node, code.attempt, code.graph
+        if self._random.random() < self._noise / 4:
+            self._pending.append(_Gone(node, attempt, graph, code.worker))
+            return
         place = Place.of(self._plans[graph], node)
         acts = acts_of(self._workflow, place.spec.id, sum(_number(item) for item in place.passes))
         act = acts[self._played[node]]
+        if act.kind == "lose":  # it counts when somebody notices
+            self._pending.append(_Gone(node, attempt, graph, code.worker, returned=False))
+            return
         self._played[node] += 1
         self.ran[place.spec.id] += 1
         match act.kind:
-            case "lose":
-                self._pending.append(_Message(DispatchNode(node, attempt, graph), redelivered=True))
             case "ask":
                 asked = FeedbackRequested(node, attempt, "request", self._random.choice([None, 1.0]))
                 if not self._deliver(graph, asked, is_message=True).stale:
@@ -263,7 +348,7 @@ class Driver:
     ) -> Applied:
         """Decides, applies and checks one event. ``is_message``: the Celery message of a node or barrier does it."""
         plan = plan or self._plans[graph]
-        if not isinstance(event, RunStarted):
+        if not isinstance(event, RunStarted) and not again:
             self._past.append((plan, event))
         transition = Scheduler().decide(plan, event)
         before = self.state.copy()
@@ -292,7 +377,7 @@ def replay(log: list[Step]) -> RunState:
     state = RunState()
     for step in log:
         if isinstance(step, Begin):
-            state.begin(step.node, step.attempt, step.redelivered, step.scopes, step.graph)
+            state.begin(step.node, step.attempt, step.worker, step.scopes, step.graph)
         else:
             state.apply(step)
     return state

@@ -23,6 +23,8 @@ def check_step(
             assert record == after.nodes[transition.node or ""], f"{key} does not mirror {transition.node}"
         elif (old := before.nodes.get(key)) != record:
             _check_record(key, old, record)
+            lost = transition is not None and transition.loses and key == transition.node
+            assert record.losses == (old.losses if old is not None else 0) + lost, f"{key} has {record.losses} losses"
     for key, (arrived, _) in before.arrivals.items():
         assert after.arrivals[key][0] >= arrived, f"{key} lost arrivals"
     assert after.ended - before.ended == int(transition is not None and transition.is_final)
@@ -42,9 +44,11 @@ def open_outside(specs: Mapping[str, NodeSpec], state: RunState) -> int:
 
 
 def _check_record(key: str, old: NodeRecord | None, new: NodeRecord) -> None:
+    assert not new.worker or new.state is NodeState.RUNNING, f"{key} is run by {new.worker} and is {new.state}"
     if old is None:
         assert new.state not in (NodeState.WAITING, NodeState.SUCCEEDED), f"{key} began as {new.state}"
         return
+    assert not old.state.is_final, f"{key} had ended, and changed"
     assert new.graph == old.graph, f"{key} moved to another graph"
     assert new.cycle >= old.cycle, f"{key} forgot how often it ran"
     assert new.retries >= old.retries, f"{key} forgot its retries"
@@ -52,6 +56,5 @@ def _check_record(key: str, old: NodeRecord | None, new: NodeRecord) -> None:
         assert new.state in ALLOWED[old.state], f"{key} went from {old.state} to {new.state}"
         return
     assert new.attempt == old.attempt + 1, f"{key} went from attempt {old.attempt} to {new.attempt}"
-    assert new.losses == 0, f"{key} began attempt {new.attempt} with losses"
     assert new.state in (NodeState.QUEUED, NodeState.WAITING), f"{key} began attempt {new.attempt} as {new.state}"
     assert new.state in ALLOWED[old.state], f"{key} went from {old.state} to {new.state}"

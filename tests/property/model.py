@@ -105,15 +105,15 @@ class _Model:
             self.expected.ran[name] += 1
             match act.kind:
                 case "fail":
-                    failed, lost = failed + 1, 0
+                    failed += 1
                     if failed > RETRIES:
                         return _End(False)
                 case "lose":
                     lost += 1
-                    if lost > LOSSES:
+                    if lost == LOSSES:
                         return _End(False)
                 case "iterate" | "ask":
-                    lost = 0
+                    continue
                 case "succeed":
                     return _End(True)
                 case "jump":

@@ -14,7 +14,8 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.task import TaskWrapper, task
 
 RETRIES = 1
-LOSSES = 1
+#: With how many losses a task fails.
+LOSSES = 2
 #: Of how many passes a task has acts of its own; in later ones it succeeds, so that every run ends.
 PASSES = 2
 END = "end"

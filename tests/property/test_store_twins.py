@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from graflow_celery.celery_backend.app import create_app
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
-from graflow_celery.core.state import STALE, Applied, Leave, NodeRecord, RunState
+from graflow_celery.core.state import STALE, Applied, Leave, NodeRecord, NodeState, RunState
 from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.ports import Attempt, NodeReport, RunRef
 from graflow_celery.settings import Settings
@@ -40,7 +40,7 @@ class Twin:
         assert answer == said, f"{step}: redis {answer}, memory {said}"
 
     def begin(self, step: Begin) -> Leave | None:
-        attempt = Attempt(self.run, step.plan, step.node, step.attempt, "worker", step.redelivered)
+        attempt = Attempt(self.run, step.plan, step.node, step.attempt, "worker", step.worker)
         begun = self.store.begin(attempt, step.scopes, [])
         return None if begun is None else begun.leave
 
@@ -68,6 +68,7 @@ class Twin:
         assert {name.decode() for name in names} == set(keys)
         if not state.status.is_terminal:
             self.compare_outbox(state, float(details["started"]) / 1000)
+        self.compare_watch(state)
 
     def compare_outbox(self, state: RunState, started: float) -> None:
         """The same commands, each due when its delay is over, and a grace later what a worker is sent."""
@@ -80,11 +81,19 @@ class Twin:
             queued = score / 1000 - emission.delay - (grace if sent else 0)
             assert started <= queued < started + 60, f"{text} is due at another time"
 
+    def compare_watch(self, state: RunState) -> None:
+        """The monitor looks at all that is queued or runs; nothing tells of first members that have no record yet."""
+        found = self.runtime.client.zrange(self.runtime.keys.run(self.run.id).watch, 0, -1)
+        waits = {key for key, record in state.nodes.items() if record.state in (NodeState.QUEUED, NodeState.RUNNING)}
+        assert {key.decode() for key in found} == (set() if state.status.is_terminal else waits)
+
 
 def as_record(report: NodeReport | None) -> NodeRecord | None:
     if report is None:
         return None
-    return NodeRecord(report.state, report.attempt, report.losses, report.retries, report.cycle, report.graph)
+    return NodeRecord(
+        report.state, report.attempt, report.losses, report.retries, report.cycle, report.graph, report.holder
+    )
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

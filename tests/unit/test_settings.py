@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graflow_celery.errors import ConfigError
-from graflow_celery.settings import Settings, load_settings, mask_url
+from graflow_celery.settings import Settings, celery_url, load_settings, mask_url, sentinel_of
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def test_nothing_that_is_printed_holds_a_password_or_the_secret() -> None:
     assert shown["secret_key"] == "(set)"
     assert shown["redis_url"] == "rediss://user:***@host:6380/1"
     assert "pa55word" not in str(shown)
-    assert "pa55word" not in repr(settings.secret_key)
+    assert "pa55word" not in repr(settings)
 
 
 def test_valkeys_own_scheme_reads_as_redis() -> None:
@@ -98,11 +98,53 @@ def test_valkeys_own_scheme_reads_as_redis() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "celerys"),
+    [
+        ("redis://u:p@h:1/2", "redis://u:p@h:1/2"),
+        ("redis://h:1?db=2", "redis://h:1/2"),
+        ("rediss://h:1/0", "rediss://h:1/0?ssl_cert_reqs=required"),
+        (
+            "rediss://h:1/0?ssl_cert_reqs=none&ssl_ca_certs=/a/ca.pem",
+            "rediss://h:1/0?ssl_cert_reqs=none&ssl_ca_certs=/a/ca.pem",
+        ),
+        ("unix://u:p%2F@/tmp/s?db=1", "redis+socket://u:p%2F@/tmp/s?virtual_host=1"),
+        ("unix:///tmp/s?password=p/&username=u", "redis+socket://u:p%2F@/tmp/s"),
+        ("sentinel://:p@a:1,b:2/3?master_name=m", "sentinel://:p@a:1/3;sentinel://:p@b:2/3"),
+        ("amqp://u:p@h//", "amqp://u:p@h//"),
+    ],
+)
+def test_a_server_as_celery_spells_it(url: str, celerys: str) -> None:
+    assert celery_url(url) == celerys
+
+
+def test_sentinels_for_celery_and_for_the_store() -> None:
+    settings = load_settings(redis_url="sentinel://u:p@a:1,[::1],b:2/3?master_name=m&sentinel_password=q")
+    expected = {"master_name": "m", "sentinel_kwargs": {"password": "q"}}
+    assert settings.broker_options == settings.backend_options == expected
+    found = sentinel_of(settings.redis_url)
+    assert found.nodes == (("a", 1), ("::1", 26379), ("b", 2))
+    assert (found.database, found.username, found.password) == (3, "u", "p")
+    own = load_settings(redis_url="redis://h", broker_url="sentinel://a:1/0?master_name=m")
+    assert (own.broker, own.broker_options["master_name"], own.backend_options) == ("sentinel://a:1/0", "m", {})
+
+
+@pytest.mark.parametrize("url", ["sentinel://a:1/0", "sentinel://a:x/0?master_name=m", "sentinel://a/x?master_name=m"])
+def test_a_sentinel_url_that_cannot_be_used_says_why(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"Setting redis_url.*(master_name=mymaster|number)"):
+        load_settings(redis_url=url)
+
+
+@pytest.mark.parametrize(
     ("url", "masked"),
     [
         ("redis://h:1/0", "redis://h:1/0"),
         ("redis://:secret@h:1/0", "redis://:***@h:1/0"),
         ("unix:///tmp/s?db=1&password=x", "unix:///tmp/s?db=1&password=***"),
+        (
+            "sentinel://:x@a,b/0?master_name=m&sentinel_password=y",
+            "sentinel://:***@a,b/0?master_name=m&sentinel_password=***",
+        ),
+        ("sentinel://:x@a:1/0;sentinel://:x@b:2/0", "sentinel://:***@a:1/0;sentinel://:***@b:2/0"),
     ],
 )
 def test_masking_a_url(url: str, masked: str) -> None:

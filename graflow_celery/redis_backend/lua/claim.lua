@@ -24,9 +24,14 @@ for _, command in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], 0, sweep and now +
 end
 local reply = { meta[1], meta[2], -1, #commands, unpack(commands) }
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], 0, sweep and '+inf' or now, 'LIMIT', 0, ARGV[3])) do
-  redis.call('ZADD', KEYS[2], now + ARGV[2], node)
-  reply[#reply + 1] = node
-  reply[#reply + 1] = redis.call('HGET', KEYS[3], node) or ''
+  local present = redis.call('HGET', KEYS[3], node) or ''
+  -- What is queued for later was not sent yet: nobody can have lost it.
+  local later = sweep and string.find(present, '^queued') and redis.call('ZSCORE', KEYS[2], node) - ARGV[2] > now
+  if not later then
+    redis.call('ZADD', KEYS[2], now + ARGV[2], node)
+    reply[#reply + 1] = node
+    reply[#reply + 1] = present
+  end
 end
 for index = 1, 2 do
   local next = redis.call('ZRANGE', KEYS[index], 0, 0, 'WITHSCORES')[2]

@@ -179,7 +179,7 @@ for _, emission in ipairs(emissions) do
       end
     end
     local state = event == 'group_opened' and 'running' or 'queued'
-    redis.call('HSET', nodes, node, table.concat({ state, attempt, '', now, 0, losses, retries, cycle, graph }, '|'))
+    redis.call('HSET', nodes, node, table.concat({ state, attempt, '', now + delay, 0, losses, retries, cycle, graph }, '|'))
     redis.call('ZADD', watch, now + delay + patience, node)
     record('event', event, 'node', node, 'attempt', attempt, 'count', weight)
   end

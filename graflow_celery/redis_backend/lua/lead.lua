@@ -6,7 +6,7 @@
 -- KEYS  1 the monitor's lease   2 ticks   3 beats   4 leases   5 declared   6 received   7 bell
 -- ARGV  1 name   2 lease, ms   3 a worker's lease, ms
 -- Returns {0} if another one holds the lease, else
--- {1, now, ms for which nobody is to be declared dead, ms until the next worker's lease runs out, -1 if there is none}.
+-- {1, ms for which a lease that ran out proves nothing, ms until somebody can be declared dead, -1 if there is nobody}.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -25,4 +25,9 @@ for index = 2, #KEYS do
   redis.call('EXPIRE', KEYS[index], 86400)
 end
 local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-return { 1, now, math.max(0, mercy - now), first[2] and math.max(0, first[2] + ARGV[3] - now) or -1 }
+local wait = -1
+if first[2] then
+  local reported = tonumber(first[2]) < 0
+  wait = reported and 0 or math.max(0, first[2] + ARGV[3] - now, mercy - now)
+end
+return { 1, math.max(0, mercy - now), wait }

@@ -14,7 +14,6 @@ from graflow_celery.core.events import (
     FeedbackRequested,
     NodeFailed,
     NodeIterated,
-    NodeLost,
     NodeSucceeded,
 )
 from graflow_celery.core.plan import Plan
@@ -71,10 +70,9 @@ def test_a_policy_that_cannot_be_is_refused(fields: dict[str, float]) -> None:
         RetryPolicy(**fields)  # type: ignore[arg-type]
 
 
-def test_the_record_tells_the_next_attempt_of_its_retries_and_forgets_losses() -> None:
+def test_the_record_tells_the_next_attempt_of_its_retries() -> None:
     run = Transcript.started(alone(max_retries=2))
     run.begin("a", 1)
-    assert run.begin("a", 1, redelivered=True) == Leave(losses=1)
     run.feed(NodeFailed("a", 1, "boom"))
     assert run.begin("a", 2) == Leave(retries=1)
 
@@ -106,22 +104,12 @@ def test_a_member_that_iterates_is_not_counted_until_it_is_done() -> None:
     assert run.feed(NodeSucceeded("a", 2)) == [CloseBarrier("g")]
 
 
-def test_a_loss_is_forgiven_as_often_as_the_task_says_and_else_the_setting() -> None:
-    for options, allowed in (({"max_losses": 1}, 1), ({}, 3)):
-        run = Transcript.started(alone(**options))
-        run.begin("a", 1)
-        for losses in range(1, allowed + 1):
-            run.begin("a", 1, redelivered=True)
-            assert not run.apply(NodeLost("a", 1, losses, 3)).ended_node
-        assert run.apply(NodeLost("a", 1, allowed + 1, 3)).ended_node
-
-
 def test_a_task_that_asks_waits_with_a_time_limit() -> None:
     run = Transcript.started(alone())
     assert asking(run) == [(ExpireFeedback("a", 2, "q1"), 30.0, 0)]
     assert run.state.nodes["a"].state is NodeState.WAITING
     assert run.begin("a", 2) is None, "it runs when it is answered"
-    assert run.begin("a", 1, redelivered=True) is None
+    assert run.begin("a", 1) is None
 
 
 def test_without_a_time_limit_nothing_will_expire() -> None:

@@ -157,7 +157,7 @@ def test_when_its_time_is_up_it_closes_and_the_outcomes_of_its_members_come_too_
     run.begin("a", 1)
     assert run.feed(BarrierReached("g", None, counted=False)) == [DispatchNode("after", 1)]
     assert run.apply(NodeSucceeded("a", 1)).stale
-    assert run.begin("a", 1, redelivered=True) is None
+    assert run.begin("a", 1) is None
     assert run.begin("b", 1) is None
     assert run.state.nodes["a"].state is NodeState.RUNNING, "what it was when the group closed"
     run.succeed("after")

@@ -49,7 +49,7 @@ def test_what_ends_a_run_at_once_ends_it_for_good(event: Event, status: RunStatu
     assert (applied.status, applied.emissions) == (status, ())
     assert run.state.reason.startswith(reason)
     assert not run.state.outbox
-    assert run.begin("a", 1, redelivered=True) is None
+    assert run.begin("a", 1) is None
     for later, _, _ in ENDS:
         assert run.apply(later).stale
     assert run.state.status is status

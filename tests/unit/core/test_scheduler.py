@@ -11,7 +11,6 @@ from graflow_celery.core.events import (
     CancelRequested,
     Event,
     NodeFailed,
-    NodeLost,
     NodeSkipped,
     NodeSucceeded,
     RunAborted,
@@ -203,37 +202,9 @@ def test_begin_is_fenced_by_attempt() -> None:
     state = RunState(outstanding=1)
     assert state.begin("a", 1) == Leave()
     assert state.begin("a", 1) is None, "a message that was sent twice runs once"
-    assert state.begin("a", 1, redelivered=True) == Leave(losses=1)
-    assert state.begin("a", 1, redelivered=True) == Leave(losses=2)
+    assert state.begin("a", 1, "another worker") is None, "whoever asks"
     assert state.begin("a", 2) is None
     assert state.begin("b", 2) is None
-
-
-def test_an_attempt_that_lost_its_process_goes_on_until_it_lost_too_many() -> None:
-    (a,) = tasks("a")
-    with WorkflowDefinition("w") as wf:
-        wf.add(a)
-    run = Transcript(plan_of(wf))
-    run.feed(RunStarted())
-    run.begin("a", 1)
-    for losses in (1, 2, 3):
-        assert run.begin("a", 1, redelivered=True) == Leave(losses)
-        applied = run.apply(NodeLost("a", 1, losses, max_losses=3))
-        assert not applied.ended_node
-        assert run.state.nodes["a"].state is NodeState.RUNNING
-    assert run.apply(NodeLost("a", 1, 4, max_losses=3)).ended_node
-    assert run.state.status is RunStatus.FAILED
-    assert "its worker process died 4 times" in run.state.reason
-
-
-def test_a_task_may_be_failed_by_its_first_loss() -> None:
-    (a,) = tasks("a", on_worker_loss="fail")
-    with WorkflowDefinition("w") as wf:
-        wf.add(a)
-    run = Transcript(plan_of(wf))
-    run.feed(RunStarted())
-    run.begin("a", 1)
-    assert run.apply(NodeLost("a", 1, 1, max_losses=3)).ended_node
 
 
 def test_events_that_do_not_fit_the_plan_are_refused_by_name() -> None:

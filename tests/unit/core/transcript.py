@@ -57,10 +57,10 @@ class Transcript:
         check_step(self.plan.nodes, before, self.state, None if applied.stale else transition)
         return applied
 
-    def begin(self, node: str, attempt: int, redelivered: bool = False) -> Leave | None:
+    def begin(self, node: str, attempt: int, worker: str = "w") -> Leave | None:
         place = Place.of(self.plan, node)
         before = self.state.copy()
-        leave = self.state.begin(node, attempt, redelivered, place.scopes, place.graph)
+        leave = self.state.begin(node, attempt, worker, place.scopes, place.graph)
         check_step(self.plan.nodes, before, self.state)
         return leave
 

@@ -1,0 +1,68 @@
+"""Why a run that somebody waits for does not move: no worker, a server that refuses, a state that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.errors import (
+    NoWorkerError,
+    RunLostError,
+    RunNotFoundError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from graflow_celery.ports import EventRecord
+from graflow_celery.redis_backend.client import reported, takes_writes
+
+#: The events by which those who wait are told. No run's log has them.
+OBSTACLES = frozenset({"store_refuses", "workers_missing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """How server and workers stand: why the server refuses to be written to, if it does, and the queues served."""
+
+    refusal: str = ""
+    served: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Circumstances:
+        """One look: three round trips, whatever is waited for."""
+        with reported(runtime.settings.redis_url):
+            try:
+                takes_writes(runtime.client, runtime.keys.probe)
+            except StoreRefusedError as error:
+                return cls(str(error))
+            return cls("", frozenset(queue for worker in runtime.liveness.workers() for queue in worker.queues))
+
+    def obstacle(self, queues: Sequence[str]) -> dict[str, Any] | None:
+        """What keeps a run on these queues from moving, as an event, or None."""
+        if self.refusal:
+            return {"event": "store_refuses", "reason": self.refusal}
+        missing = [queue for queue in queues if queue not in self.served]
+        return {"event": "workers_missing", "queues": missing} if missing else None
+
+
+def check_there(runtime: Runtime, run_id: str) -> None:
+    """Raises RunLostError if the store does not have a run that was there."""
+    try:
+        runtime.store.details(run_id)
+    except RunNotFoundError:
+        raise RunLostError(run_id) from None
+
+
+def abandoned(error: StoreUnavailableError, run_id: str, seconds: float) -> StoreUnavailableError:
+    """What somebody is told who waited for a run until the server had been away for too long."""
+    hint = (
+        f"Nothing of run {run_id} is lost if it comes back with its data. Go on then: graflow-celery watch {run_id}, "
+        f"or Run.get({run_id!r}).wait(). GRAFLOW_CELERY_RECONNECT_TIMEOUT says how long to wait for it."
+    )
+    return StoreUnavailableError(error.url, f"{error.reason}; waited {seconds:.3g} s", hint)
+
+
+def in_words(obstacle: EventRecord) -> str:
+    """An obstacle for a log line."""
+    return str(obstacle["reason"]) if "reason" in obstacle else str(NoWorkerError(obstacle["queues"]))

@@ -1,0 +1,1 @@
+"""Faults: how long until what a dead or hung worker held runs elsewhere, ours beside plain Celery."""

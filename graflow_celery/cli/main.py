@@ -21,6 +21,7 @@ COMMANDS = {
     "runs": ("inspecting", "List the runs started last."),
     "show": ("inspecting", "Show how a run stands: its nodes, errors and times."),
     "watch": ("inspecting", "Follow a run until it ends."),
+    "explain": ("explaining", "Say what a run waits for, and what befell it."),
     "cancel": ("inspecting", "End a run: nothing of it starts any more."),
     "feedback": ("feedback", "Show what tasks ask of people, and answer it."),
     "graph": ("drawing", "Draw a workflow as text, Mermaid or Graphviz."),

@@ -27,8 +27,8 @@ class WorkerLease:
         name: Celery's node name. ``boot``: marks one start of it: a worker that is started again is another one.
         queues: those that it consumes. ``pid``: of its main process. ``concurrency``: how many tasks it runs at a time.
         held: the attempts that it runs, or has received and not begun.
-        control: it takes Celery's control commands. ``watched``: a small process reports its death at once.
         age: seconds since the beat, when the lease was read.
+        control: it takes Celery's control commands. ``watched``: a small process reports its death at once.
     """
 
     name: str
@@ -38,10 +38,10 @@ class WorkerLease:
     pool: str = ""
     version: str = ""
     boot: str = ""
-    control: bool = True
-    watched: bool = False
     held: tuple[Held, ...] = ()
     age: float = 0.0
+    control: bool = True
+    watched: bool = False
 
     @property
     def id(self) -> str:

@@ -135,6 +135,13 @@ class Run:
         names = list(self.plan.nodes)
         return dict(zip(names, self._runtime.store.reports(self._run, names), strict=True))
 
+    def obstacle(self) -> str:
+        """What keeps the run from moving now: a server that refuses to be written to, or queues without a worker."""
+        if self.status.is_terminal:
+            return ""
+        found = Circumstances.of(self._runtime).obstacle(self.plan.queues(self._runtime.settings.queue))
+        return "" if found is None else in_words(found)
+
     def errors(self) -> dict[str, str]:
         """The text of the error of each node that failed."""
         failed = [name for name, report in self.nodes().items() if report and report.state == "failed"]

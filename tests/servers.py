@@ -95,3 +95,58 @@ def server_with_tls(home: Path, lines: Sequence[str], port: int) -> Server:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class RabbitMQ:
+    """A RabbitMQ of the test's own: its ports, its files and its name server are nobody else's."""
+
+    def __init__(self, home: Path) -> None:
+        """Skips the test where there is none to be started."""
+        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+        names = shutil.which("epmd")
+        if names is None or not program.exists():
+            pytest.skip(f"no RabbitMQ to be started here ({program})")
+        self.port, distribution, epmd = (free_port() for _ in range(3))
+        home.mkdir(exist_ok=True)
+        (home / "own.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        (home / "plugins").write_text("[].")
+        own = {
+            "HOME": home,
+            "ERL_EPMD_PORT": epmd,
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": distribution,
+            "RABBITMQ_MNESIA_BASE": home / "mnesia",
+            "RABBITMQ_LOG_BASE": home / "log",
+            "RABBITMQ_CONFIG_FILE": home / "own.conf",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": home / "none.config",
+            "RABBITMQ_GENERATED_CONFIG_DIR": home / "generated",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": home / "plugins",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_PID_FILE": home / "pid",
+        }
+        env = {**os.environ, **{name: str(value) for name, value in own.items()}}
+        self._names = GuardedProcess("epmd", [names, "-port", str(epmd)], log=home / "epmd.log", env=env)
+        self.process = GuardedProcess("The test's RabbitMQ", [str(program)], log=home / "rabbitmq.log", env=env)
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def start(self) -> None:
+        """Starts it and waits until it listens."""
+        self._names.start()
+        self.process.start()
+        listening = lambda: self.process.wait(0.0) is not None or _listens(self.port)  # noqa: E731
+        wait_until(listening, timeout=60, description="RabbitMQ to listen")
+        assert self.process.running, self.process.last_words()
+
+    def stop(self, grace: float = 0.0) -> None:
+        self.process.stop(grace)
+
+    def __enter__(self) -> RabbitMQ:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._names.stop(grace=0.0)

@@ -65,7 +65,8 @@ class Heart:
         self._stopping.set()
         self._watch.stop()
         self._thread.join(timeout=2.0)
-        give_back([request for request in [*_given_back(), *held_requests()] if request.held.running], SHUT_DOWN)
+        held = [(request, request.held) for request in held_requests()]
+        give_back([*_given_back(), *(pair for pair in held if pair[1].running)], SHUT_DOWN)
         try:
             self._runtime.liveness.leave(self._describe().id)
         except (redis.RedisError, UnavailableError) as error:
@@ -83,6 +84,8 @@ class Heart:
                 answered = True
             except (redis.RedisError, UnavailableError) as error:
                 logger.warning("no beat: %s", error)
+            except Exception:  # noqa: BLE001  boundary: a worker whose beat ended would be taken for dead
+                logger.exception("the beat stumbled; it goes on")
             self._health.beat(answered)
             self._stopping.wait(self._runtime.settings.heartbeat_interval)
 
@@ -166,6 +169,13 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
             heart, described = hearts[0]
             heart.count(described.queue_of(request))
 
+    def shutting_down(sender: Any = None, **_: Any) -> None:
+        # Celery lets go of what it has not begun, and its messages go back only when all that runs has ended. Sent from
+        # the handler of a signal: the next beat tells the store.
+        if hearts and hearts[0][1].lease().name == sender:
+            unbegun = [(request, request.held) for request in held_requests() if not request.eta]
+            GIVEN_BACK.extend((request, held) for request, held in unbegun if not held.running)
+
     def shut_down(**_: Any) -> None:
         while hearts:
             hearts.pop()[0].stop()
@@ -181,4 +191,5 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
     app.steps["worker"].add(ShutDownAtOnce)
     signals.worker_ready.connect(ready, weak=False)
     signals.task_received.connect(received, weak=False)
+    signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(shut_down, weak=False)

@@ -28,13 +28,7 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed
 from graflow_celery.coroutines import HOST
-from graflow_celery.errors import (
-    BlobMissingError,
-    BlobRejectedError,
-    TaskCancelledError,
-    TimeLimitError,
-    UnavailableError,
-)
+from graflow_celery.errors import GraflowError, TaskCancelledError, TimeLimitError
 from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Held, Outcome, RunRef
 
@@ -94,7 +88,7 @@ class NodeRequest(Request):
 
     def _announce_cancelled(self, emit_retry: bool = True) -> None:
         # Celery cancels what runs when it shuts down at once, from the handler of a signal: nothing may block here.
-        GIVEN_BACK.append(self)
+        GIVEN_BACK.append((self, self.held))
         super()._announce_cancelled(emit_retry)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
@@ -121,8 +115,8 @@ class NodeTask(Task):
     runtime: Callable[[], Runtime]
 
 
-#: Requests whose work this worker gave up, to be told to the store by the next beat.
-GIVEN_BACK: deque[NodeRequest] = deque()
+#: Requests that this worker gave up, as they were then, to be told to the store by the next beat.
+GIVEN_BACK: deque[tuple[NodeRequest, Held]] = deque()
 
 
 def held_requests() -> list[NodeRequest]:
@@ -130,10 +124,9 @@ def held_requests() -> list[NodeRequest]:
     return [request for request in list(state.requests.values()) if isinstance(request, NodeRequest)]
 
 
-def give_back(requests: list[NodeRequest], cause: str) -> None:
+def give_back(given: list[tuple[NodeRequest, Held]], cause: str) -> None:
     """Tells the store that attempts of this worker will not come to their end, through no fault of theirs."""
-    for request in requests:
-        held = request.held
+    for request, held in given:
         with told():
             request.task.runtime().give_back(held, request.holder, cause)
 
@@ -170,5 +163,5 @@ def told() -> Iterator[None]:
     """
     try:
         yield
-    except (redis.RedisError, UnavailableError, BlobMissingError, BlobRejectedError):
+    except (redis.RedisError, GraflowError):
         logger.exception("the outcome of a task that was ended could not be stored")

@@ -110,9 +110,10 @@ class Runtime:
         self.store.hurry(held.run)
 
     def give_back(self, held: Held, holder: str, cause: str) -> None:
-        """Reports that an attempt was stopped through no fault of its own."""
-        report = self._current(held, holder)
-        if report is not None:
+        """Reports that an attempt was stopped, or will not be begun here, through no fault of its own."""
+        [report] = self.store.reports(held.run, [held.node])
+        begun = "" if report is None else report.holder
+        if held.attempt == (1 if report is None else report.attempt) and begun == (holder if held.running else ""):
             self.losses.returned(held.run, self.plan_for(held.run, held.added), held.node, report, cause)
 
     def is_wanted(self, held: Held, holder: str) -> bool:

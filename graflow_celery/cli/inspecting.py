@@ -47,7 +47,7 @@ def show(run_id: str, as_json: bool) -> int:
     """Show how a run stands: its nodes by state, errors and times."""
     render.show_warnings()
     run = Run.get(run_id)
-    facts = _facts(run_id, run.details())
+    facts = {**_facts(run_id, run.details()), "obstacle": run.obstacle()}
     nodes = _nodes(run)
     errors = run.errors()
     if as_json:
@@ -56,9 +56,12 @@ def show(run_id: str, as_json: bool) -> int:
     status = facts["status"]
     render.say(Text.assemble((status, render.style_of(status)), f"  {facts['workflow']}  ", (f"run {run_id}", "dim")))
     started = f"{_clock(facts['started'])}, {'took' if facts['finished'] else 'for'} {duration(facts['seconds'])}"
-    render.pairs(
-        [("started", started), *([("reason", first_line(facts["reason"]))] if facts["reason"] and not errors else [])]
-    )
+    told = [("started", started)]
+    if facts["reason"] and not errors:
+        told.append(("reason", first_line(facts["reason"])))
+    if facts["obstacle"]:
+        told.append(("waits", facts["obstacle"]))
+    render.pairs(told)
     render.say()
     render.table(
         ("node", "state", "took", "attempt", "worker or members"),

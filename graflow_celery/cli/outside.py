@@ -17,8 +17,9 @@ from redis.retry import Retry
 from graflow_celery.celery_backend.app import create_app
 from graflow_celery.cli.findings import TIMEOUT, Finding
 from graflow_celery.cli.wording import first_line, size
-from graflow_celery.errors import ConfigError
-from graflow_celery.redis_backend.client import Client, opened
+from graflow_celery.errors import ConfigError, UnavailableError
+from graflow_celery.redis_backend.client import Client, opened, reported, takes_writes
+from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.settings import Settings, celery_url, mask_url
 
 #: Seconds after which Celery's Redis broker delivers again what was not acknowledged, if nothing else is set.
@@ -45,8 +46,17 @@ def server(client: Client, settings: Settings) -> Generator[Finding, None, bool]
     yield Finding("server", "ok", f"{name} at {url}, {size(int(info.get('used_memory', 0)))} used")
     yield _eviction(str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0)))
     yield _persistence(client, info)
+    yield from _writes(client, settings)
     yield _clock(client)
     return True
+
+
+def _writes(client: Client, settings: Settings) -> Iterator[Finding]:
+    try:
+        with reported(settings.redis_url):
+            takes_writes(client, Keys(settings.key_prefix).probe)
+    except UnavailableError as error:
+        yield Finding("writes", "fail", f"{error}", "Nothing runs until it takes writes again; nothing is lost by it.")
 
 
 def _eviction(policy: str, limit: int) -> Finding:

@@ -164,7 +164,10 @@ class Patient(Retry):
             result = super().call_with_retry(tried, *args, **kwargs)
         except _Passed as passed:
             raise passed.error from None
-        outages.ended(self._url)
+        if (
+            deadline is not None or result is not None
+        ):  # connecting anew where a broken connection is not noticed is None
+            outages.ended(self._url)
         return result
 
 

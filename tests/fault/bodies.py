@@ -13,13 +13,18 @@ from graflow_celery.testing import wait_until
 LONGEST = 60.0
 
 
+def note(context: TaskExecutionContext, gate: str) -> None:
+    """Notes that the attempt began: node, attempt and process in the name of a file, the time in it."""
+    name = f"{context.task_id}-{context.attempt}-{os.getpid()}"
+    unfinished = Path(gate, f".{name}")
+    unfinished.write_text(f"{time.monotonic()}")
+    unfinished.rename(Path(gate, f"ran-{name}"))
+
+
 def held_up(context: TaskExecutionContext, gate: str) -> str:
     """What tells this attempt from every other one of its node."""
-    place = Path(gate)
-    note = place / f".{context.task_id}-{context.attempt}-{os.getpid()}"
-    note.write_text(f"{time.monotonic()}")
-    note.rename(place / f"ran-{context.task_id}-{context.attempt}-{os.getpid()}")
-    leave = (place / "open", place / f"open-{context.task_id}")
+    note(context, gate)
+    leave = (Path(gate, "open"), Path(gate, f"open-{context.task_id}"))
     wait_until(lambda: any(path.exists() for path in leave), timeout=LONGEST, description="the gate to open")
     return f"{context.task_id}-{context.attempt}"
 
@@ -28,3 +33,14 @@ def held_up(context: TaskExecutionContext, gate: str) -> str:
 def tally(members: dict[str, str]) -> dict[str, int]:
     """How many results each member of the group ``members`` has."""
     return dict(Counter(text.partition("-")[0] for text in members.values()))
+
+
+def grinding(context: TaskExecutionContext, gate: str, seconds: float) -> str:
+    """The first attempt holds the GIL for about so many seconds, in one call of a C function."""
+    note(context, gate)
+    if context.attempt == 1:
+        sample = 1_000_000
+        began = time.perf_counter()
+        sum(range(sample))
+        sum(range(int(sample * seconds / (time.perf_counter() - began))))
+    return f"{context.task_id}-{context.attempt}"

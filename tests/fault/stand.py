@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +74,18 @@ class Gate:
         for name in [f"open-{node}" for node in nodes] or ["open"]:
             (self.path / name).touch()
 
-    def task(self, node: str, **options: Any) -> TaskWrapper:
-        """A task that waits at this gate. ``options``: fields of TaskOptions."""
+    def task(self, node: str, body: Callable[..., str] = held_up, **options: Any) -> TaskWrapper:
+        """A task that notes that it runs and waits at this gate, or has another ``body``.
+
+        ``options``: fields of TaskOptions, and values for the body's own parameters.
+        """
+        own = {name: options.pop(name) for name in [*options] if name not in TaskOptions.__slots__}
         return TaskWrapper(
             node,
-            held_up,
+            body,
             inject_context=True,
             options=TaskOptions(**options),
-            bound={"gate": str(self.path)},
+            bound={"gate": str(self.path), **own},
             register_to_context=False,
         )
 
@@ -128,17 +132,28 @@ class Stand:
     def only(self, *takers: EmbeddedWorker) -> None:
         """Has these workers alone take work from the queue; returns when it is so."""
         for worker in self.workers:
-            change = self.control.add_consumer if worker in takers else self.control.cancel_consumer
-            replies = change(self.settings.queue, destination=[self.name(worker)], reply=True, timeout=10)
-            assert replies, f"{worker.name} did not answer"
+            (self.take if worker in takers else self.leave)(worker)
+
+    def take(self, worker: EmbeddedWorker) -> None:
+        """Has a worker take work."""
+        assert self.control.add_consumer(self.settings.queue, destination=[self.name(worker)], reply=True, timeout=10)
+
+    def leave(self, worker: EmbeddedWorker) -> None:
+        """Has a worker take no more work."""
+        assert self.control.cancel_consumer(
+            self.settings.queue, destination=[self.name(worker)], reply=True, timeout=10
+        )
 
     def hold(self, worker: EmbeddedWorker, run: Run, count: int, running: int, timeout: float = 10.0) -> None:
-        """Waits until a beat says that the worker holds so many attempts of a run, of which ``running`` run."""
+        """Waits until a beat says that the worker holds so many nodes of a run, of which ``running`` run.
+
+        It may have old messages of some besides, which will be refused.
+        """
 
         def held() -> bool:
             lease = self.lease(worker)
             found = [item for item in lease.held if item.run.id == run.id] if lease else []
-            return len(found) == count and sum(item.running for item in found) == running
+            return len({item.node for item in found}) == count and sum(item.running for item in found) == running
 
         try:
             wait_until(held, timeout=timeout, description=f"{worker.name} to hold {count}, {running} of them running")

@@ -270,6 +270,7 @@ def test_a_run_on_a_server_that_refuses_waits_says_why_and_goes_on(
             worker = cluster.workers[0].process
             wait_until(lambda: f"({REFUSALS[why][1]}" in worker.output(), description="the worker to say so")
             assert contents(cluster.settings, run) == before
+            assert f"({REFUSALS[why][1]}" in run.obstacle()
             refuse(cluster.settings, why, False)
             assert result.result(60) == list("abcdef")
         assert sorted(ran(tmp_path)) == list("abcdef")

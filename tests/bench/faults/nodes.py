@@ -73,7 +73,13 @@ def our_node(
 ) -> Node:
     name = f"{label}-{settings.queue}@bench"
     worker = EmbeddedWorker(
-        settings, scratch, name=name, concurrency=concurrency, arguments=arguments, env=env, queues=[settings.queue]
+        settings,
+        scratch,
+        name=name,
+        concurrency=concurrency,
+        arguments=["--include", "tests.bench.faults.flows", *arguments],
+        env=env,
+        queues=[settings.queue],
     )
     worker.start()
     return Node(label, name, worker.process, lambda: worker.wait_ready(READY_TIMEOUT))

@@ -93,6 +93,14 @@ def test_what_nobody_has_begun_is_not_lost_but_may_be_returned() -> None:
     assert run.begin("a", 1) is None, "its message comes late"
 
 
+def test_an_attempt_that_is_not_current_yet_is_none() -> None:
+    run = Transcript.started(alone())
+    assert run.begin("a", 2) is None
+    assert run.apply(NodeReturned("a", 2, "r")).stale
+    run.begin("a", 1)
+    assert run.apply(lost(2, 0)).stale
+
+
 def test_what_runs_is_returned_by_the_worker_that_runs_it_without_a_loss() -> None:
     run = Transcript.started(alone())
     run.begin("a", 1, "w")

@@ -203,6 +203,27 @@ def test_a_loss_that_is_made_good_closes_nothing() -> None:
     assert (world.status, world.stopped) == (RunStatus.RUNNING, [])
 
 
+def test_a_failure_that_is_no_loss_closes_nothing_by_way_of_one() -> None:
+    world = group(new("a"), new("b"), new("c"))
+    for node in "abc":
+        world.begin(node)
+    world.tell(NodeFailed("b", 1, "boom"))
+    lose(world, "a")
+    assert (world.status, world.attempt("a")) == (RunStatus.RUNNING, (NodeState.QUEUED, 2))
+
+
+def test_nor_does_a_loss_that_is_told_too_late() -> None:
+    world = group(new("a", **FAIL), new("b"), new("c"))
+    for node in "abc":
+        world.begin(node)
+    report = world.ledger.report("a")
+    assert report is not None
+    world.tell(NodeSucceeded("a", 1))
+    world.tell(NodeFailed("b", 1, "boom"))
+    assert world.losses.lost(RUN, world.plan, "a", report, CAUSE).stale
+    assert (world.status, world.stopped) == (RunStatus.RUNNING, [])
+
+
 def inner(policy: str, outer: str, **options: object) -> World:
     nested = ParallelGroup([new("a", **options), new("b")], name="in", policy=policy)
     world = group(SequentialTask([nested, new("x")]), new("c"), policy=outer)

@@ -50,6 +50,15 @@ def test_it_goes_on_looking() -> None:
     assert [broker.up_to(float(now)) for now in range(10, 15)] == [0.0, 10.0, 11.0, 12.0, 13.0]
 
 
+def test_it_goes_on_looking_where_much_is_received() -> None:
+    broker = Broker()
+    found = []
+    for now in range(10, 15):
+        found.append(broker.up_to(float(now)))
+        broker.count += 100
+    assert found == [0.0, 10.0, 11.0, 12.0, 13.0]
+
+
 def test_a_queue_that_was_purged_was_left() -> None:
     broker = Broker()
     broker.depth = 500

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graflow_celery.distributed import Run as Run
     from graflow_celery.engine.checkpoint import CheckpointMetadata as CheckpointMetadata
     from graflow_celery.engine.context import ExecutionContext as ExecutionContext
+    from graflow_celery.engine.explanation import Explanation as Explanation
     from graflow_celery.engine.feedback import FeedbackHandler as FeedbackHandler
     from graflow_celery.engine.feedback import FeedbackRequest as FeedbackRequest
     from graflow_celery.engine.feedback import FeedbackResponse as FeedbackResponse
@@ -93,6 +94,7 @@ _HOMES = {
     "core.mapping": ("MappedTask",),
     "engine.checkpoint": ("CheckpointMetadata",),
     "engine.context": ("ExecutionContext",),
+    "engine.explanation": ("Explanation",),
     "engine.feedback": ("FeedbackHandler", "FeedbackRequest", "FeedbackResponse", "FeedbackType"),
     "engine.llm": ("LLMAgent", "LLMRegistry"),
     "engine.llm_client": ("LLMClient",),

@@ -13,6 +13,7 @@ from typing import Any
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
+from graflow_celery.celery_backend.explaining import explain
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, check_there, in_words
 from graflow_celery.celery_backend.watching import standby_of
@@ -27,6 +28,7 @@ from graflow_celery.core.policy import SchedulingPolicy
 from graflow_celery.core.state import Emission, RunStatus
 from graflow_celery.engine.checkpoint import Checkpoint, continued
 from graflow_celery.engine.context import ExecutionContext, last_result
+from graflow_celery.engine.explanation import Explanation
 from graflow_celery.engine.feedback import FeedbackRequest, FeedbackResponse, Handler, requests
 from graflow_celery.engine.feedback_desk import answer, as_response, consulted, find
 from graflow_celery.engine.llm import LLMRegistry
@@ -256,6 +258,10 @@ class Run:
         request = FeedbackRequest.of(self.asked(request_id))
         response = as_response(request, value, reason, by)
         return answer(engine, self._run, channel, request_id, response, time.time())
+
+    def explain(self, most: int | None = 20) -> Explanation:
+        """What the run waits for, what befell it and what can be done: ``most`` nodes and events; None for all."""
+        return explain(self._runtime, self._run, most)
 
     def checkpoints(self) -> list[str]:
         """The paths of the run's checkpoints, the oldest first: for `CheckpointManager.resume_from_checkpoint`."""

@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     death_watch: bool = Field(
         default=True, description="A small process beside each worker reports its death before its lease runs out."
     )
+    health_file: str = Field(
+        default="",
+        description="What `graflow-celery health` reads: a file, or a directory with a file for each process; in the "
+        "temp directory if empty.",
+    )
     dispatch_grace: float = Field(
         default=2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
     )

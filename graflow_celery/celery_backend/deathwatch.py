@@ -40,6 +40,11 @@ class DeathWatch:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def lives(self) -> bool:
+        """Whether the small process is there."""
+        return self._process.poll() is None
+
     def end(self) -> None:
         """The worker ends in good order."""
         self._write(b".")

@@ -16,6 +16,7 @@ from celery import Celery, bootsteps, signals
 
 from graflow_celery.celery_backend.deathwatch import DeathWatch
 from graflow_celery.celery_backend.identity import BOOT
+from graflow_celery.celery_backend.pulse import HealthFile
 from graflow_celery.celery_backend.requests import GIVEN_BACK, give_back, held_requests
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.watching import Watch
@@ -41,6 +42,8 @@ class Heart:
         self._received: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._watch = Watch(runtime, describe().id)
+        settings = runtime.settings
+        self._health = HealthFile(settings.health_file, describe().name, settings.heartbeat_interval)
         self._death_watch: DeathWatch | None = None
         self._thread = threading.Thread(target=self._beat_on, name="graflow-heartbeat", daemon=True)
 
@@ -70,15 +73,20 @@ class Heart:
             logger.warning("the lease could not be given up: %s", error)
         if self._death_watch is not None:
             self._death_watch.end()
+        self._health.remove()
 
     def _beat_on(self) -> None:
         while not self._stopping.is_set():
+            answered = False
+            self._health.asks()
             try:
                 self._beat()
+                answered = True
             except (redis.RedisError, UnavailableError) as error:
                 logger.warning("no beat: %s", error)
             except Exception:  # boundary: a worker whose beat ended would be taken for dead
                 logger.exception("the beat stumbled; it goes on")
+            self._health.beat(answered)
             self._stopping.wait(self._runtime.settings.heartbeat_interval)
 
     def _beat(self) -> None:
@@ -86,7 +94,9 @@ class Heart:
             received, self._received = self._received, Counter()
         held = tuple(request.held for request in held_requests())
         try:
-            answer = self._runtime.liveness.beat(replace(self._describe(), held=held), received)
+            answer = self._runtime.liveness.beat(
+                replace(self._describe(), held=held, watched=self._is_watched), received
+            )
         except (redis.RedisError, UnavailableError):
             with self._counting:
                 self._received += received
@@ -102,6 +112,10 @@ class Heart:
                 self._runtime.ask_to_stop(runs, self._describe().name)
         if GIVEN_BACK:
             give_back(_given_back(), SHUT_DOWN)
+
+    @property
+    def _is_watched(self) -> bool:
+        return self._death_watch is not None and self._death_watch.lives
 
 
 def _given_back() -> list[Any]:
@@ -131,6 +145,7 @@ class _Described:
             pool=type(pool).__module__.rpartition(".")[2],
             version=version("celery"),
             boot=BOOT,
+            control=bool(self._consumer.app.conf.worker_enable_remote_control),
         )
 
     def queue_of(self, request: Any) -> str:

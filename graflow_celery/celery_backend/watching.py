@@ -40,8 +40,14 @@ class Watch:
         self._wake = runtime.keys.wake(name)
         self._monitor = monitor_of(runtime, name)
         self._stopping = threading.Event()
+        #: Whether the server answered when it was last asked; None if it was not asked yet.
+        self.answers: bool | None = None
         self._thread = threading.Thread(target=self._watch, name="graflow-monitor", daemon=True)
         self._last = dict.fromkeys((self._wake, runtime.keys.workers.bell), "")
+
+    @property
+    def lives(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -70,7 +76,6 @@ class Watch:
     def _watch(self) -> None:
         client = connect(self._runtime.settings.redis_url, block=self._standby)
         led: bool | None = None
-        answers: bool | None = None
         while not self._stopping.is_set():
             try:
                 done = self._monitor.tick()
@@ -81,14 +86,14 @@ class Watch:
                     )
                 if done:
                     logger.info("%d late things were seen to", done)
-                if answers is False:
+                if self.answers is False:
                     logger.info("the server answers again")
-                answers = True
+                self.answers = True
                 self._sleep(client)
             except (redis.RedisError, UnavailableError) as error:
-                if answers is not False:
+                if self.answers is not False:
                     logger.error("the server went away (%s); trying again until it answers", short(error))
-                answers = False
+                self.answers = False
                 self._stopping.wait(self._runtime.settings.heartbeat_interval)
             except Exception:
                 logger.exception("the monitor stumbled; it goes on")

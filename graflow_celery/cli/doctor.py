@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, Literal
 
 import click
-import kombu
-import redis
-from celery.backends.redis import RedisBackend
-from celery.exceptions import ImproperlyConfigured
-from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rich.text import Text
 
-from graflow_celery.celery_backend.app import create_app
 from graflow_celery.cli import options, render
-from graflow_celery.cli.wording import counted, first_line, size
-from graflow_celery.errors import ConfigError, UnavailableError
-from graflow_celery.redis_backend.client import Client, Scripts, opened, reported, takes_writes
-from graflow_celery.redis_backend.keys import Keys
-from graflow_celery.redis_backend.liveness import Liveness, WorkerLease
-from graflow_celery.settings import Settings, celery_url, load_settings, mask_url
+from graflow_celery.cli.findings import TIMEOUT, Finding
+from graflow_celery.cli.outside import broker, redelivery, result_backend, server
+from graflow_celery.cli.wording import duration
+from graflow_celery.cli.workforce import runs, workforce
+from graflow_celery.errors import ConfigError
+from graflow_celery.redis_backend.client import opened
+from graflow_celery.redis_backend.liveness import WorkerLease
+from graflow_celery.settings import Settings, load_settings
 
-TIMEOUT = 2.0
 OUTSIDE_MISSING = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. ``remedy`` says what to do unless it is ok."""
-
-    about: str
-    state: Literal["ok", "warn", "fail"]
-    text: str
-    remedy: str = ""
 
 
 @click.command()
@@ -80,11 +64,13 @@ def _examine(workers: list[WorkerLease]) -> Iterator[Finding | Settings]:
     yield from _secret(settings)
     client = opened(settings.redis_url, Retry(NoBackoff(), 0), timeout=TIMEOUT, connect_timeout=TIMEOUT)
     try:
-        reached = yield from _server(client, settings)
-        yield _broker(settings)
-        yield _result_backend(settings)
+        reached = yield from server(client, settings)
+        sends, counts = broker(settings), result_backend(settings)
+        yield from (sends, *redelivery(settings), counts)
         if reached:
-            yield from _workers(client, settings, workers)
+            yield from workforce(client, settings, workers)
+        if reached and sends.state == counts.state == "ok":
+            yield runs(settings)
     finally:
         client.close()
 
@@ -107,132 +93,6 @@ def _secret(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _server(client: Client, settings: Settings) -> Generator[Finding, None, bool]:
-    url = mask_url(settings.redis_url)
-    try:
-        info: Mapping[str, Any] = client.info()
-    except redis.RedisError as error:
-        yield Finding(
-            "server",
-            "fail",
-            f"nothing answers at {url} ({first_line(str(error)).rstrip('.')})",
-            "Start Redis or Valkey there, or set GRAFLOW_CELERY_REDIS_URL.",
-        )
-        return False
-    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info.get('redis_version', '?')}"
-    yield Finding("server", "ok", f"{name} at {url}, {size(int(info.get('used_memory', 0)))} used")
-    yield _eviction(str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0)))
-    yield _persistence(client, info)
-    yield from _writes(client, settings)
-    return True
-
-
-def _writes(client: Client, settings: Settings) -> Iterator[Finding]:
-    try:
-        with reported(settings.redis_url):
-            takes_writes(client, Keys(settings.key_prefix).probe)
-    except UnavailableError as error:
-        yield Finding("writes", "fail", f"{error}", "Nothing runs until it takes writes again; nothing is lost by it.")
-
-
-def _eviction(policy: str, limit: int) -> Finding:
-    remedy = "Set maxmemory-policy noeviction on the server."
-    if policy == "noeviction":
-        return Finding("eviction", "ok", "noeviction" + (f", maxmemory {size(limit)}" if limit else ""))
-    if policy.startswith("volatile-"):
-        return Finding(
-            "eviction", "warn", f"{policy}: a full server drops keys of running runs, which have a TTL", remedy
-        )
-    return Finding("eviction", "fail", f"{policy}: a full server drops any key, running runs and queues too", remedy)
-
-
-def _persistence(client: Client, info: Mapping[str, Any]) -> Finding:
-    try:
-        snapshots = str(client.config_get("save").get("save", ""))
-    except redis.ResponseError:  # a managed server may forbid CONFIG
-        snapshots = "unknown"
-    kinds = [*(["append-only file"] if info.get("aof_enabled") else []), *(["snapshots"] if snapshots else [])]
-    if info.get("aof_enabled") or snapshots == "unknown":
-        return Finding("persistence", "ok", " and ".join(kinds))
-    remedy = "Set appendonly yes on the server, so that runs survive its restart."
-    if kinds:
-        return Finding("persistence", "warn", "snapshots alone: a crash loses what came after the last one", remedy)
-    return Finding("persistence", "warn", "none: a restart of the server loses every run", remedy)
-
-
-def _broker(settings: Settings) -> Finding:
-    url = mask_url(settings.broker)
-    remedy = "Start it, or set GRAFLOW_CELERY_BROKER_URL."
-    try:
-        connection = kombu.Connection(
-            settings.broker, connect_timeout=TIMEOUT, transport_options=settings.broker_options
-        )
-    except (KeyError, ImportError, ValueError) as error:
-        return Finding("broker", "fail", f"{url} cannot be used: {error.args[0]}", "Correct GRAFLOW_CELERY_BROKER_URL.")
-    try:
-        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=TIMEOUT)
-    except (OperationalError, OSError) as error:
-        return Finding("broker", "fail", f"nothing answers at {url} ({first_line(str(error)).rstrip('.')})", remedy)
-    except ImportError as error:
-        return Finding("broker", "fail", f"{url} cannot be used: {error}", "Install what it needs.")
-    finally:
-        connection.release()
-    return Finding("broker", "ok", f"{connection.transport.driver_type} at {url}")
-
-
-def _result_backend(settings: Settings) -> Finding:
-    url = mask_url(settings.backend)
-    remedy = "Set GRAFLOW_CELERY_RESULT_BACKEND to a redis:// URL, or leave it empty to use the redis_url."
-    try:
-        backend = create_app(settings).backend
-    except (ConfigError, ImproperlyConfigured, ImportError) as error:
-        return Finding("result backend", "fail", first_line(str(error)), remedy)
-    if not isinstance(backend, RedisBackend):
-        return Finding("result backend", "fail", f"{url} cannot count chords", remedy)
-    if settings.backend == celery_url(settings.redis_url):
-        return Finding("result backend", "ok", "the same server; it counts chords")
-    if settings.result_backend.startswith(("redis://", "rediss://", "unix://")):
-        once = Retry(NoBackoff(), 0)
-        probe = opened(settings.result_backend, once, timeout=TIMEOUT, connect_timeout=TIMEOUT)
-        try:
-            probe.ping()
-        except redis.RedisError as error:
-            text = f"nothing answers at {url} ({first_line(str(error)).rstrip('.')})"
-            return Finding("result backend", "fail", text, remedy)
-        finally:
-            probe.close()
-    return Finding("result backend", "ok", f"{url}; it counts chords")
-
-
-def _workers(client: Client, settings: Settings, found: list[WorkerLease]) -> Iterator[Finding]:
-    liveness = Liveness(client, Scripts(client), Keys(settings.key_prefix), settings.heartbeat_timeout)
-    found += liveness.workers()
-    start = f"Start one: celery -A graflow_celery worker -Q {settings.queue}"
-    if not found:
-        yield Finding("workers", "fail", "none is alive", start)
-    else:
-        slots = sum(worker.concurrency for worker in found)
-        yield Finding("workers", "ok", f"{counted(len(found), 'worker')}, {counted(slots, 'task')} at a time")
-        if liveness.unserved([settings.queue]):
-            yield Finding("default queue", "fail", f"no live worker consumes '{settings.queue}'", start)
-        else:
-            yield Finding("default queue", "ok", f"'{settings.queue}' is consumed")
-        other = sorted({worker.version for worker in found} - {version("celery")})
-        if other:
-            text = f"workers run Celery {', '.join(other)}; here it is {version('celery')}"
-            yield Finding("versions", "warn", text, "Install the same version everywhere.")
-    leader = liveness.leader()
-    if leader is not None:
-        yield Finding("monitor", "ok", f"{leader} leads")
-    else:
-        yield Finding(
-            "monitor",
-            "warn",
-            "none leads: what gets lost is not sent again",
-            "Start a worker or: graflow-celery monitor",
-        )
-
-
 def _tell(finding: Finding) -> None:
     render.say(
         Text.assemble((f"{finding.state:<4}", render.style_of(finding.state)), f"  {finding.about:<14}  {finding.text}")
@@ -244,11 +104,24 @@ def _tell(finding: Finding) -> None:
 def _tell_rest(workers: list[WorkerLease], settings: Mapping[str, str]) -> None:
     if workers:
         render.say()
-        rows = (
-            [item.name, str(item.pid), item.pool, str(item.concurrency), ", ".join(item.queues)] for item in workers
-        )
-        render.table(("worker", "pid", "pool", "slots", "queues"), rows, right=("pid", "slots"))
+        columns = ("worker", "pid", "pool", "slots", "last beat", "runs", "received", "queues")
+        render.table(columns, _rows(workers), right=("pid", "slots", "last beat", "runs", "received"))
     if settings:
         render.say()
         render.say(Text("settings", style="dim"))
         render.pairs(settings.items())
+
+
+def _rows(workers: list[WorkerLease]) -> Iterator[list[str]]:
+    for worker in workers:
+        running = sum(item.running for item in worker.held)
+        yield [
+            worker.name,
+            str(worker.pid),
+            worker.pool,
+            str(worker.concurrency),
+            f"{duration(worker.age)} ago",
+            str(running),
+            str(len(worker.held) - running),
+            ", ".join(worker.queues),
+        ]

@@ -21,6 +21,7 @@ COMMANDS = {
     "runs": ("inspecting", "List the runs started last."),
     "show": ("inspecting", "Show how a run stands: its nodes, errors and times."),
     "watch": ("inspecting", "Follow a run until it ends."),
+    "explain": ("explaining", "Say what a run waits for, and what befell it."),
     "cancel": ("inspecting", "End a run: nothing of it starts any more."),
     "feedback": ("feedback", "Show what tasks ask of people, and answer it."),
     "graph": ("drawing", "Draw a workflow as text, Mermaid or Graphviz."),
@@ -28,6 +29,7 @@ COMMANDS = {
     "monitor": ("serving", "Start a monitor: it sends again what got lost."),
     "flower": ("serving", "Start Flower, Celery's web page."),
     "doctor": ("doctor", "Check settings, server, broker and workers."),
+    "health": ("health", "Say whether the workers of this machine live: a probe."),
 }
 INTERRUPTED = 130
 
@@ -74,7 +76,7 @@ def shell() -> None:
     """Pipelines of plain functions on the Celery workers you have.
 
     Settings come from the environment (GRAFLOW_CELERY_REDIS_URL and others); `graflow-celery doctor` shows them.
-    Exit status: 0 done, 1 the run failed, 2 wrong use, 3 a server or worker is missing, 130 interrupted.
+    Exit status: 0 done, 1 the run failed or a probe did, 2 wrong use, 3 a server or worker is missing, 130 interrupted.
     """
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import click
 
+from graflow_celery.celery_backend.pulse import HealthFile
 from graflow_celery.celery_backend.watching import Watch
 from graflow_celery.cli import render
 from graflow_celery.cli.interruption import handling
@@ -51,10 +52,16 @@ def monitor() -> int:
     stopping = threading.Event()
     watch = Watch(runtime, f"monitor@{runtime.where}")
     logger.info("monitor on prefix '%s'", runtime.settings.key_prefix)
+    settings = runtime.settings
+    file = HealthFile(settings.health_file, f"monitor@{os.uname().nodename}", settings.heartbeat_interval)
     with handling((signal.SIGINT, signal.SIGTERM), lambda *_: stopping.set()):
         watch.start()
-        stopping.wait()
+        while not stopping.is_set():
+            if watch.lives:
+                file.beat(watch.answers is True)
+            stopping.wait(settings.heartbeat_interval)
     watch.stop()
+    file.remove()
     logger.info("monitor stopped")
     return 0
 

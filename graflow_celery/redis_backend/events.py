@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from graflow_celery.ports import EventRecord
@@ -35,6 +35,25 @@ class EventReader:
         """Every event so far from where the reader stands."""
         while records := self.read(None):
             yield from records
+
+
+def newest(
+    client: Client, key: str, wanted: Collection[str], most: int | None, scanned: int | None = None
+) -> list[EventRecord]:
+    """The latest events whose names are ``wanted``, in the order of time: ``most`` of them, None for all.
+
+    Args:
+        scanned: how many of the stream's entries are read at the most, from the newest back.
+    """
+    found: list[EventRecord] = []
+    end, seen = "+", 0
+    while (most is None or len(found) < most) and (scanned is None or seen < scanned):
+        entries = [_entry(*entry) for entry in client.xrevrange(key, end, "-", count=BATCH)]
+        if not entries:
+            break
+        found += [record for _, record in entries if record["event"] in wanted]
+        seen, end = seen + len(entries), f"({entries[-1][0]}"
+    return found[:most][::-1]
 
 
 def parse(reply: Any) -> dict[str, Entries]:

@@ -28,6 +28,7 @@ class WorkerLease:
         queues: those that it consumes. ``pid``: of its main process. ``concurrency``: how many tasks it runs at a time.
         held: the attempts that it runs, or has received and not begun.
         age: seconds since the beat, when the lease was read.
+        control: it takes Celery's control commands. ``watched``: a small process reports its death at once.
     """
 
     name: str
@@ -39,6 +40,8 @@ class WorkerLease:
     boot: str = ""
     held: tuple[Held, ...] = ()
     age: float = 0.0
+    control: bool = True
+    watched: bool = False
 
     @property
     def id(self) -> str:
@@ -127,6 +130,16 @@ class Liveness:
         """The workers whose lease has not run out, by name."""
         alive = [lease for lease in self._everybody().values() if lease.age * 1000 < self._lease]
         return sorted(alive, key=lambda lease: lease.id)
+
+    def expired(self) -> list[WorkerLease]:
+        """The workers whose lease has run out and whose death no monitor has seen to yet, by name."""
+        late = [lease for lease in self._everybody().values() if lease.age * 1000 >= self._lease]
+        return sorted(late, key=lambda lease: lease.id)
+
+    def last_tick(self) -> float | None:
+        """Seconds since a monitor looked last; None if none ever did."""
+        at = self._client.hget(self._keys.ticks, "at")
+        return None if at is None else self.now() - float(at) / 1000
 
     def living(self, workers: Iterable[str] | None = None) -> dict[str, WorkerLease]:
         """Those of ``workers``, or all, that are not known to be dead; a lease that has run out proves nothing yet."""

@@ -162,6 +162,26 @@ class RedisRunStore:
         """What the store has of each node; None for one that did not begin yet."""
         return [_report(field) for field in self._hmget(self._keys.run(run.id).nodes, nodes)]
 
+    def records(self, run: RunRef) -> dict[str, NodeReport]:
+        """Every activation that has a record, by key."""
+        found = self._client.hscan_iter(self._keys.run(run.id).nodes, count=SLICE)
+        return {key.decode(): report for key, field in found if (report := _report(field)) is not None}
+
+    def schedule(self, run: RunRef) -> tuple[list[tuple[Command, float]], dict[str, float]]:
+        """The commands of the outbox and when each is due, and when the monitor looks at activations at the latest.
+
+        Times are in seconds since the epoch.
+        """
+        keys = self._keys.run(run.id)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zrange(keys.outbox, 0, -1, withscores=True)
+            pipe.zrange(keys.watch, 0, -1, withscores=True)
+            outbox, watch = pipe.execute()
+        return (
+            [(from_text(text.decode()), due / 1000) for text, due in outbox],
+            {key.decode(): due / 1000 for key, due in watch},
+        )
+
     def retries(self, run: RunRef, nodes: Sequence[str]) -> list[int]:
         """How many failures of each activation were followed by another attempt."""
         return [0 if report is None else report.retries for report in self.reports(run, nodes)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import redis
 
 from graflow_celery.embedded import EmbeddedServer
+from graflow_celery.testing import wait_until
 from tests.e2e.shell import Shell
 from tests.e2e.workflows import GREETING
 
@@ -22,6 +24,12 @@ def server_shell(server: EmbeddedServer, lonely_shell: Shell) -> Shell:
     """A shell with a server of the test's own, without workers."""
     lonely_shell.env["GRAFLOW_CELERY_REDIS_URL"] = server.url
     return lonely_shell
+
+
+def celery_config(shell: Shell, module: str) -> dict[str, str]:
+    """The variables with which Celery finds a module of settings that lies in the shell's directory."""
+    path = os.pathsep.join([str(shell.home), shell.env.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path, "CELERY_CONFIG_MODULE": module}
 
 
 @pytest.mark.workers
@@ -38,6 +46,8 @@ def test_a_worker_runs_what_is_submitted_and_ends_when_asked_to(server_shell: Sh
         assert (after.code, after.err) == (0, "")
         assert "ok    default queue   'celery' is consumed" in after.out
         assert "mine@" in after.out
+        assert "warn  pool            solo (mine@" in after.out
+        assert "no task that runs can be ended" in after.out
         worker.process.send_signal(signal.SIGTERM)
         assert worker.wait(20).code == 0
         assert worker.left_running() == []
@@ -55,9 +65,9 @@ def test_the_arguments_of_a_worker_are_celerys(lonely_shell: Shell) -> None:
 
 def test_a_monitor_leads_until_it_is_told_to_end(server_shell: Shell) -> None:
     with server_shell.start("monitor") as first:
-        first.says("this monitor leads")
+        first.says("leads the monitors")
         with server_shell.start("monitor") as second:
-            second.says("standing by")
+            second.says("stands by: another monitor leads")
             second.interrupt(signal.SIGTERM)
             assert second.wait(10).code == 0
         first.process.send_signal(signal.SIGTERM)
@@ -70,7 +80,7 @@ def test_a_monitor_outlives_its_server(lonely_shell: Shell, tmp_path: Path) -> N
     with EmbeddedServer(tmp_path / "data") as server:
         lonely_shell.env["GRAFLOW_CELERY_REDIS_URL"] = server.url
         with lonely_shell.start("monitor") as monitor:
-            monitor.says("this monitor leads")
+            monitor.says("leads the monitors")
             server.kill()
             monitor.says("the server went away", timeout=30)
             server.start()
@@ -102,6 +112,9 @@ def test_doctor_is_content_with_a_cluster(shell: Shell) -> None:
     assert states["secret_key"] == "warn"
     assert [worker["queues"] for worker in told["workers"]] == [["celery"]]
     assert told["settings"]["secret_key"] == "(not set)"
+    looked_at = {"clock", "redelivery", "leases", "death watch", "monitor", "runs", "eviction", "persistence"}
+    assert looked_at <= states.keys()
+    assert "redelivery" not in {name for name, state in states.items() if state != "ok"}
 
 
 def test_doctor_says_what_is_missing_and_what_to_do(lonely_shell: Shell) -> None:
@@ -137,3 +150,42 @@ def test_doctor_warns_of_a_server_that_may_evict(server: EmbeddedServer, server_
         told = {finding["about"]: finding["state"] for finding in json.loads(answer.out)["findings"]}
         assert told["eviction"] == state
     client.close()
+
+
+@pytest.mark.workers
+def test_doctor_tells_of_runs_that_stall_and_of_workers_that_cannot_do_all(server_shell: Shell) -> None:
+    server_shell.write("greeting.py", GREETING)
+    server_shell.write("deaf.py", "worker_enable_remote_control = False\n")
+    server_shell.env |= {"GRAFLOW_CELERY_DEATH_WATCH": "false", **celery_config(server_shell, "deaf")}
+    with server_shell.start(*OWN_WORKER, "-Q", "other") as worker:
+        worker.says("ready.")
+        run_id = server_shell("submit", "greeting", "--queue-anyway").out.strip()
+        answer = server_shell("doctor", "--json")
+        assert answer.code == 3
+        told = {finding["about"]: finding for finding in json.loads(answer.out)["findings"]}
+        assert "no live worker consumes the queue 'celery': 1 task waits there" in told["runs"]["text"]
+        assert told["runs"]["remedy"] == f"See: graflow-celery explain {run_id}"
+        assert {told[about]["state"] for about in ("runs", "control", "death watch", "pool")} == {"warn"}
+
+
+@pytest.mark.workers
+def test_doctor_warns_of_a_lease_that_is_late(server_shell: Shell) -> None:
+    server_shell.env |= {"GRAFLOW_CELERY_HEARTBEAT_TIMEOUT": "60", "GRAFLOW_CELERY_HEARTBEAT_INTERVAL": "0.5"}
+    with server_shell.start(*OWN_WORKER) as worker:
+        worker.says("ready.")
+        assert "ok    leases" in server_shell("doctor").out
+        worker.process.send_signal(signal.SIGSTOP)
+
+        def late() -> bool:
+            return "is late: its last beat was" in server_shell("doctor").out
+
+        wait_until(late, timeout=30, description="the lease to be late")
+        worker.process.send_signal(signal.SIGCONT)
+
+
+def test_doctor_warns_of_a_visibility_timeout_that_is_short(server_shell: Shell) -> None:
+    server_shell.write("hasty.py", "broker_transport_options = {'visibility_timeout': 10}\n")
+    server_shell.env |= celery_config(server_shell, "hasty")
+    told = {item["about"]: item for item in json.loads(server_shell("doctor", "--json").out)["findings"]}
+    assert told["redelivery"]["state"] == "warn"
+    assert "10 s" in told["redelivery"]["text"]

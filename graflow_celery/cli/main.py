@@ -21,6 +21,7 @@ COMMANDS = {
     "runs": ("inspecting", "List the runs started last."),
     "show": ("inspecting", "Show how a run stands: its nodes, errors and times."),
     "watch": ("inspecting", "Follow a run until it ends."),
+    "retry": ("retrying", "Let a run that ended go on: what failed, and all after it, again."),
     "cancel": ("inspecting", "End a run: nothing of it starts any more."),
     "feedback": ("feedback", "Show what tasks ask of people, and answer it."),
     "graph": ("drawing", "Draw a workflow as text, Mermaid or Graphviz."),

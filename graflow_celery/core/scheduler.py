@@ -12,6 +12,7 @@ completes one brings about, and the run store, which alone sees all arrivals in 
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +56,8 @@ from graflow_celery.core.policy import SchedulingPolicy
 from graflow_celery.core.state import Arrival, Draw, Emission, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunStateError
 
-FIRST_ATTEMPT = 1
+#: Under what a run counts an activation after which its successors were left out, and where one jumped.
+LEFT, JUMPED = "left:", "goto:"
 RunEnd = CancelRequested | RunAborted | StepsExceeded | RunExpired
 
 
@@ -80,6 +82,10 @@ class Scheduler:
             UnknownNodeError: the event speaks of a node that the plan does not have.
             RunStateError: the event does not fit the node (a barrier of a task, an outcome of a group).
         """
+        decided = self._decide(plan, event)
+        return decided if plan.first == 1 else replace(decided, first=plan.first)
+
+    def _decide(self, plan: Plan, event: Event) -> Transition:
         match event:
             case RunStarted(timeout):
                 entered = self._enter(start_of(plan))
@@ -214,7 +220,8 @@ class Scheduler:
     def _added(self, place: Place, attempt: int, group: str, goto: tuple[str, ...]) -> Transition:
         """The node added tasks: it is done when they are. Jumps take place then."""
         waiting = self._waiting(place, "node_waiting", attempt, self._enter(Place.of(place.plan, group)))
-        return replace(waiting, jumps=(group, goto) if goto else None)
+        noted = tuple((jumped(place.key, target), 1) for target in goto)
+        return replace(waiting, jumps=(group, goto) if goto else None, declares=noted)
 
     def _finished(
         self, place: Place, attempt: int, group: str, failure: str | None, goto: tuple[str, ...], leaves: bool
@@ -324,6 +331,7 @@ class Scheduler:
             becomes=state,
             mirror=mirror,
             consumes=place.weight,
+            declares=_left(place, goto) if leaves else (),
             arrivals=tuple(arrivals),
             draw=self._draw(place),
             jumps=(place.around.key, far) if far and spec.group is not None else None,
@@ -370,13 +378,13 @@ class Scheduler:
         if group.spec.map is None or group.spec.map.max_parallel is None:
             return None
         prefix, suffix = place.siblings
-        return Draw(f"next:{group.key}", group.barrier, prefix, suffix, group.graph)
+        return Draw(f"next:{group.key}", group.barrier, prefix, suffix, group.graph, place.plan.first)
 
     def _enter(self, place: Place) -> tuple[Emission, ...]:
         spec = place.spec
         reenters = spec.id if place.is_again else ""
         if not spec.is_group:
-            command: Command = DispatchNode(place.key, FIRST_ATTEMPT, place.graph)
+            command: Command = DispatchNode(place.key, place.plan.first, place.graph)
             return (Emission(command, weight=place.weight, reenters=reenters),)
         opened = [Emission(OpenGroup(place.key, place.graph), weight=place.weight, reenters=reenters)]
         if spec.timeout is not None:
@@ -385,6 +393,15 @@ class Scheduler:
             if place.plan[entry].is_group:
                 opened += self._enter(place.inside(entry))
         return tuple(opened)
+
+
+def _left(place: Place, goto: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    return ((f"{LEFT}{place.key}", 1), *((jumped(place.key, target), 1) for target in goto))
+
+
+def jumped(key: str, target: str) -> str:
+    """Under what a run notes that an activation jumped to a node. Nothing but a retry of the run asks for it."""
+    return f"{JUMPED}{json.dumps([key, target])}"
 
 
 def lost_reason(losses: int) -> str:

@@ -21,6 +21,8 @@ SAMPLES: list[GraflowError] = [
     errors.EmptyGroupError("g"),
     errors.WorkflowFileError("text"),
     errors.RunNotFoundError("abc"),
+    errors.RunExistsError("nightly", "etl", "report"),
+    errors.RetryRefusedError("abc", "it goes on"),
     errors.FeedbackNotFoundError("abc-1"),
     errors.FeedbackAnswerError("abc-1", "it was answered already"),
     errors.CheckpointError("run.ckpt", "it is damaged."),

@@ -167,7 +167,7 @@ class _Replay:
                 self.is_closed(command, group, graph)
             case OpenMembers():
                 self.members(command)
-            case SkipNode(node, graph):
+            case SkipNode(node, graph) if node in self.old.nodes:
                 del self.state.outbox[command]
                 self.keep(node, graph, NodeSkipped(node))
             case _:

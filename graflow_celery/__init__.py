@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graflow_celery.celery_backend.retrying import RetryReport as RetryReport
     from graflow_celery.core.expr import Executable as Executable
     from graflow_celery.core.expr import ParallelGroup as ParallelGroup
     from graflow_celery.core.expr import SequentialTask as SequentialTask
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from graflow_celery.engine.llm import LLMRegistry as LLMRegistry
     from graflow_celery.engine.llm_client import LLMClient as LLMClient
     from graflow_celery.engine.navigator import GraphNavigator as GraphNavigator
+    from graflow_celery.engine.task_context import IdempotencyKey as IdempotencyKey
     from graflow_celery.engine.task_context import TaskExecutionContext as TaskExecutionContext
     from graflow_celery.engine.typed_channel import TypedChannel as TypedChannel
     from graflow_celery.errors import ChannelLockTimeoutError as ChannelLockTimeoutError
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from graflow_celery.errors import NoWorkerError as NoWorkerError
     from graflow_celery.errors import ParallelGroupError as ParallelGroupError
     from graflow_celery.errors import RetryLimitExceededError as RetryLimitExceededError
+    from graflow_celery.errors import RetryRefusedError as RetryRefusedError
+    from graflow_celery.errors import RunExistsError as RunExistsError
     from graflow_celery.errors import StoreRefusedError as StoreRefusedError
     from graflow_celery.errors import StoreUnavailableError as StoreUnavailableError
     from graflow_celery.feedback import FeedbackManager as FeedbackManager
@@ -90,6 +94,7 @@ _HOMES = {
     "core.scheduler": ("Scheduler",),
     "core.state": ("RunStatus",),
     "core.task": ("Task", "TaskWrapper", "task"),
+    "celery_backend.retrying": ("RetryReport",),
     "distributed": ("Run",),
     "core.mapping": ("MappedTask",),
     "engine.checkpoint": ("CheckpointMetadata",),
@@ -99,7 +104,7 @@ _HOMES = {
     "engine.llm": ("LLMAgent", "LLMRegistry"),
     "engine.llm_client": ("LLMClient",),
     "engine.navigator": ("GraphNavigator",),
-    "engine.task_context": ("TaskExecutionContext",),
+    "engine.task_context": ("IdempotencyKey", "TaskExecutionContext"),
     "engine.typed_channel": ("TypedChannel",),
     "errors": (
         "ChannelLockTimeoutError",
@@ -118,6 +123,8 @@ _HOMES = {
         "ParallelGroupError",
         "RetryLimitExceededError",
         "StoreRefusedError",
+        "RetryRefusedError",
+        "RunExistsError",
         "StoreUnavailableError",
     ),
     "feedback": ("FeedbackManager", "SlackFeedbackHandler", "WebhookFeedbackHandler"),

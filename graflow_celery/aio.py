@@ -51,6 +51,8 @@ class ClientRun(Protocol):
 
     def cancel(self, reason: str = "") -> bool: ...
 
+    def has_ended_with(self, record: EventRecord) -> bool: ...
+
 
 Submitted = TypeVar("Submitted", bound=ClientRun)
 
@@ -208,4 +210,6 @@ def _hub(runtime: Runtime) -> EventHub:
 async def _is_end(run: ClientRun, record: EventRecord | None) -> bool:
     """Whether nothing more is to come: the run has ended, or it waits for a person, and not only did so once."""
     event = "" if record is None else str(record["event"])
-    return event in _ENDS or (event == _WAITING and await call(lambda: run.status) is RunStatus.WAITING)
+    if record is not None and event in _ENDS:
+        return await call(run.has_ended_with, record)
+    return event == _WAITING and await call(lambda: run.status) is RunStatus.WAITING

@@ -14,13 +14,15 @@ from typing import Any
 from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.explaining import explain
+from graflow_celery.celery_backend.retrying import RetryReport, retry
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.submitting import check_run_id, found, start
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, check_there, in_words
 from graflow_celery.celery_backend.watching import standby_of
 from graflow_celery.codec.manifest import pack_graph
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.definition import WorkflowDefinition
-from graflow_celery.core.events import CancelRequested, RunStarted
+from graflow_celery.core.events import CancelRequested
 from graflow_celery.core.expr import Executable
 from graflow_celery.core.lower import lower
 from graflow_celery.core.plan import Plan
@@ -91,7 +93,7 @@ class Run:
 
     @property
     def graph_hash(self) -> str:
-        return self._run.graph
+        return self._run.hash
 
     @property
     def plan(self) -> Plan:
@@ -255,6 +257,7 @@ class Run:
             FeedbackAnswerError: it was answered already, the run has ended, or the value does not fit what was asked.
         """
         engine, channel = self._runtime.engine, self._runtime.channel(self.id)
+        self._run = RunRef(self.id, self.details()["graph"])  # another process may have retried it
         request = FeedbackRequest.of(self.asked(request_id))
         response = as_response(request, value, reason, by)
         return answer(engine, self._run, channel, request_id, response, time.time())
@@ -271,6 +274,28 @@ class Run:
         """Ends the run: nothing of it starts any more. False if it had ended before."""
         return not self._runtime.engine.end(self._run, CancelRequested(reason or "cancelled by the client")).stale
 
+    def retry_failed(self, from_node: str | Sequence[str] = (), *, dry_run: bool = False) -> RetryReport:
+        """Lets the run go on that has ended: what failed or was cut off runs again, and so does all that follows it.
+
+        It keeps its id, its event log, its channel, and the results of what succeeded. The attempts of its nodes are
+        counted on; their losses and retries, the run's steps and its timeout begin anew.
+
+        Args:
+            from_node: a node that runs again with all that follows it although it succeeded, or several: a task's or
+                group's id, or a key such as ``"score[17]"``, as :meth:`nodes` and events have it.
+            dry_run: only say what would be done.
+
+        Raises:
+            RetryRefusedError: the run goes on; nothing is left to run again; a task of it said that it is done; or
+                somebody else retried it at the same time.
+            UnknownNodeError: it has no such node.
+            BlobMissingError: its graph is not in the store any more: submit the workflow again, as a new run.
+        """
+        nodes = [from_node] if isinstance(from_node, str) else list(from_node)
+        report = retry(self._runtime, self.id, nodes, dry_run)
+        self._run = RunRef(self.id, self.details()["graph"])
+        return report
+
     def __await__(self) -> Generator[Any, None, Any]:
         """``await run`` waits for the run's end and returns its last result; it raises what :meth:`result` raises."""
         return aio.wait(self._runtime, self).__await__()
@@ -281,6 +306,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
+
+    def has_ended_with(self, record: EventRecord) -> bool:
+        """Whether an event that tells of an end tells of the run's last one: it was not retried after that."""
+        finished = self.finished_at
+        return finished is not None and float(record["at"]) >= finished
 
     def _node_result(self, node: str) -> Any:
         spec = self.plan[node]
@@ -325,7 +355,7 @@ class Run:
                 records = reader.read(slice_)
             for record in records:
                 yield record
-                if _is_end(record):
+                if _is_end(record) and self.has_ended_with(record):
                     return
             idle = 0.0 if records else idle + slice_
             if records:
@@ -359,22 +389,26 @@ def submit(
     checkpoint_to: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Uploads what the store lacks of a workflow and starts a run of it. See `WorkflowContext.submit`."""
+    if run_id is not None:
+        check_run_id(run_id)
     plan = lower(definition.graph, definition.name, start_node, scheduling)
     runtime = client_runtime(settings)
-    _check_workers(runtime, plan, require_workers)
     tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), Executable)}
     try:
         packed = pack_graph(plan, tasks, runtime.codec, llm.factories() if llm is not None else None)
+        reference = RunRef(new_run_id() if run_id is None else run_id, packed.hash)
+        if run_id is not None and (there := found(runtime, reference, plan)) is not None:
+            return Run(runtime, there)
+        _check_workers(runtime, plan, require_workers)
         absent = runtime.content.absent(list(packed.blobs))
         blobs = {name: packed.blobs[name]() for name in absent}
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error
-    run = Run(runtime, RunRef(run_id or new_run_id(), packed.hash))
+    run = Run(runtime, reference)
     run.uploaded_bytes = sum(len(blob) for blob in blobs.values())
     run.uploaded_blobs = runtime.content.put(blobs) if blobs else 0
-    for key, value in (initial_channel or {}).items():
-        runtime.channel(run.id).set(key, value)
-    _start(run, runtime, plan, timeout, {"max_steps": max_steps, **_wish(checkpoint_every, checkpoint_to)})
+    details = {"max_steps": max_steps, **_wish(checkpoint_every, checkpoint_to)}
+    run._run = start(runtime, reference, plan, timeout, initial_channel or {}, details)
     return run
 
 
@@ -462,25 +496,18 @@ def active_runs(settings: Settings | None = None) -> list[Run]:
 
 
 def _found(runtime: Runtime, run_ids: Sequence[str]) -> list[Run]:
-    found: list[Run] = []
+    runs: list[Run] = []
     for run_id in run_ids:
         try:
-            found.append(Run(runtime, RunRef(run_id, runtime.store.details(run_id)["graph"])))
+            runs.append(Run(runtime, RunRef(run_id, runtime.store.details(run_id)["graph"])))
         except GraflowError:
             continue
-    return found
+    return runs
 
 
 def new_run_id() -> str:
     """Sixteen hex digits: eleven of the time in milliseconds, so that ids sort by age, five at random."""
     return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:5]}"
-
-
-def _start(run: Run, runtime: Runtime, plan: Plan, timeout: float | None, details: dict[str, str | int]) -> None:
-    reference = RunRef(run.id, run.graph_hash)
-    started = runtime.engine.scheduler.decide(plan, RunStarted(timeout))
-    applied = runtime.store.create(reference, started, {**_described(plan), **details})
-    _send(runtime, reference, plan, applied.emissions)
 
 
 def _send(runtime: Runtime, run: RunRef, plan: Plan, emissions: Sequence[Emission]) -> None:

@@ -11,6 +11,8 @@
     ├── WorkflowFileError               a file or module holds no runnable workflow     exit 2
     ├── RunNotFoundError                no run has that id (any more)                   exit 2
     │   └── RunLostError                its state went while it was waited for          exit 1
+    ├── RunExistsError                  a run of another workflow has that id           exit 2
+    ├── RetryRefusedError               a run cannot be retried                         exit 2
     ├── FeedbackNotFoundError           no task asked for feedback under that id        exit 2
     ├── FeedbackAnswerError             an answer that cannot be taken                  exit 2
     ├── CheckpointError                 a checkpoint cannot be read                     exit 2
@@ -158,6 +160,41 @@ class RunLostError(RunNotFoundError):
             f"(or the run ended longer than result_ttl ago). Nothing of it runs any more; submit it again. "
             f"`graflow-celery doctor` says whether the server keeps its data."
         )
+
+
+class RunExistsError(GraflowError):
+    """A run id was submitted again, for something else than what has it. Nothing was changed."""
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, workflow: str, other: str) -> None:
+        super().__init__(run_id)
+        self.args = (run_id, workflow, other)
+        self.run_id = run_id
+        self.workflow = workflow
+        self.other = other
+
+    def __str__(self) -> str:
+        other = f"workflow '{self.other}'" if self.other != self.workflow else "this one, with another graph"
+        return (
+            f"Workflow '{self.workflow}' was not submitted: run id '{self.run_id}' belongs to a run of {other}. "
+            f"Choose another id. See: graflow-celery show {self.run_id}"
+        )
+
+
+class RetryRefusedError(GraflowError):
+    """A run cannot be retried as it stands. Nothing was changed."""
+
+    exit_code = 2
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(run_id)
+        self.args = (run_id, reason)
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id} was not retried: {self.reason}"
 
 
 class FeedbackNotFoundError(GraflowError):

@@ -21,10 +21,27 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class RunRef:
-    """Which run, of which graph. All that travels in a message besides node and attempt."""
+    """Which run, of which graph. All that travels in a message besides node and attempt.
+
+    ``graph`` is the graph's hash. Of a run that was retried it is ``HASH~3``: the attempts of its nodes are counted
+    from 3 on, and what says something else dates from before the retry and changes nothing.
+    """
 
     id: str
     graph: str
+
+    @property
+    def hash(self) -> str:
+        return self.graph.partition("~")[0]
+
+    @property
+    def first(self) -> int:
+        """The number of its nodes' first attempts."""
+        return int(self.graph.partition("~")[2] or 1)
+
+    def since(self, first: int) -> RunRef:
+        """The run after a retry."""
+        return RunRef(self.id, f"{self.hash}~{first}")
 
 
 #: Runs the coroutine of an attempt to its end and returns its value, or what it raised; TaskCancelledError if it was

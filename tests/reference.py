@@ -28,6 +28,7 @@ SECTIONS = {
     "core": "Tasks, groups and policies",
     "engine": "Inside of a run",
     "distributed": "Runs on workers",
+    "celery_backend": "Runs on workers",
     "resuming": "Checkpoints",
     "feedback": "Answers for tasks that ask",
     "settings": "Settings",

@@ -110,9 +110,9 @@ class RunCheckpoints:
 
     def graphs(self, codec: ValueCodec) -> SentGraphs:
         """Those that the newest snapshot names."""
-        roots = [self.run.graph, *sorted(self._graphs - {""})]
+        roots = [self.run.hash, *sorted(self._graphs - {""})]
         names = {name: None for root in roots for name in blob_names(root, self._fetch, codec)}
-        return SentGraphs(self.run.graph, {name: self._fetch(name, "a function or graph of the run") for name in names})
+        return SentGraphs(self.run.hash, {name: self._fetch(name, "a function or graph of the run") for name in names})
 
     def taken(self, path: str, metadata: CheckpointMetadata) -> None:
         self._snapshots.taken(self.run, path, metadata.steps)

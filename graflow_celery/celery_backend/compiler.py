@@ -20,7 +20,6 @@ from graflow_celery.ports import RunRef
 
 NODE_TASK = "graflow.node"
 BARRIER_TASK = "graflow.barrier"
-FIRST_ATTEMPT = 1
 LONGEST_REPR = 64
 
 
@@ -57,18 +56,18 @@ def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tu
                 messages.append(barrier_message(run, plan, group))
             case OpenGroup(group):
                 place = Place.of(plan, group)
-                chords.append(Chord(chord_id(run, group), len(place.spec.exits)))
+                chords.append(Chord(chord_id(run, plan, group), len(place.spec.exits)))
                 messages += [
-                    node_message(run, plan, place.inside(entry).key, FIRST_ATTEMPT, bodies)
+                    node_message(run, plan, place.inside(entry).key, plan.first, bodies)
                     for entry in place.spec.entries
                     if not plan[entry].is_group
                 ]
             case OpenMembers(group, first, count, total):
                 if first == 0:
-                    chords.append(Chord(chord_id(run, group), total))
+                    chords.append(Chord(chord_id(run, plan, group), total))
                 prefix, suffix = Place.of(plan, group).members
                 messages += [
-                    node_message(run, plan, f"{prefix}{index}{suffix}", FIRST_ATTEMPT, bodies)
+                    node_message(run, plan, f"{prefix}{index}{suffix}", plan.first, bodies)
                     for index in range(first, first + count)
                 ]
             case _:
@@ -98,7 +97,7 @@ def node_message(run: RunRef, plan: Plan, node: str, attempt: int, bodies: Bodie
 def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
     """The message that closes a group's barrier; with its place in the outer chord if the group is nested."""
     given = {
-        "task_id": barrier_id(run, group),
+        "task_id": barrier_id(run, plan, group),
         "root_id": run.id,
         "argsrepr": f"{plan.name} {group} barrier"[:LONGEST_REPR],
         **_place_in_chord(run, plan, group, {}),
@@ -106,12 +105,13 @@ def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
     return Message(BARRIER_TASK, (run.id, run.graph, group, *_added(plan, group)), _present(given))
 
 
-def chord_id(run: RunRef, group: str) -> str:
-    return f"{run.id}.g.{_short(group)}"
+def chord_id(run: RunRef, plan: Plan, group: str) -> str:
+    """Another one after a retry of the run: Celery has counted parts of the old one."""
+    return f"{run.id}.g{_since(plan)}.{_short(group)}"
 
 
-def barrier_id(run: RunRef, group: str) -> str:
-    return f"{run.id}.b.{_short(group)}"
+def barrier_id(run: RunRef, plan: Plan, group: str) -> str:
+    return f"{run.id}.b{_since(plan)}.{_short(group)}"
 
 
 def chord_body(run: RunRef, plan: Plan, group: str) -> dict[str, Any]:
@@ -131,13 +131,17 @@ def _place_in_chord(run: RunRef, plan: Plan, node: str, bodies: Bodies) -> dict[
     group = place.around.key
     if group not in bodies:
         bodies[group] = chord_body(run, plan, group)
-    return {"group_id": chord_id(run, group), "group_index": place.spec.exit_index, "chord": bodies[group]}
+    return {"group_id": chord_id(run, plan, group), "group_index": place.spec.exit_index, "chord": bodies[group]}
 
 
 def _added(plan: Plan, node: str) -> tuple[str, ...]:
     """The graph of a node that was added while the run went on."""
     graph = plan.graph_of(node_of(node))
     return (graph,) if graph else ()
+
+
+def _since(plan: Plan) -> str:
+    return "" if plan.first == 1 else str(plan.first)
 
 
 def _short(node: str) -> str:

@@ -31,8 +31,14 @@ _AROUND = {
 
 
 class ExposedStore(RedisRunStore):
-    def create(self, run: RunRef, transition: Transition, details: Mapping[str, str | int]) -> Applied:
-        applied = super().create(run, transition, details)
+    def create(
+        self,
+        run: RunRef,
+        transition: Transition,
+        details: Mapping[str, str | int],
+        channel: Mapping[str, Any] | None = None,
+    ) -> Applied:
+        applied = super().create(run, transition, details, channel)
         reach(Point.RUN_CREATED)
         return applied
 

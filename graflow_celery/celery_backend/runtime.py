@@ -40,6 +40,7 @@ from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.content_store import ContentStore
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
+from graflow_celery.redis_backend.retrying import RedisRetries
 from graflow_celery.redis_backend.run_store import Lifetimes, RedisRunStore
 from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
@@ -71,6 +72,7 @@ class Runtime:
         self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes)
         self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
+        self.retries = RedisRetries(self.client, self.keys, lifetimes)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content.get, settings, self._wish)
         self.engine = Engine(self.store, executor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
@@ -101,7 +103,7 @@ class Runtime:
         """Reports that the process of an attempt died, and has the monitor look what else of the run is late."""
         plan = self.plan_for(held.run, held.added)
         [report] = self.store.reports(held.run, [held.node])
-        report = report or NodeReport(NodeState.QUEUED, 1, "", 0.0, 0.0, 0)
+        report = report or NodeReport(NodeState.QUEUED, held.run.first, "", 0.0, 0.0, 0)
         if report.attempt == held.attempt and report.holder == holder:
             self.losses.lost(held.run, plan, held.node, report, f"{cause} while it ran")
         elif report.attempt == held.attempt and report.state is NodeState.QUEUED:
@@ -128,7 +130,7 @@ class Runtime:
         if any(scope is not None and scope.state.is_final for scope in around):
             return False
         if report is None:
-            return held.attempt == 1
+            return held.attempt == held.run.first
         return report.attempt == held.attempt and not report.state.is_final and report.holder in ("", holder)
 
     def _current(self, held: Held, holder: str) -> NodeReport | None:
@@ -171,28 +173,41 @@ class Runtime:
         return ExecutionContext(run, plan, self.store, channel, llm=self.llm(run.graph), checkpoints=checkpoints)
 
     def graph(self, name: str) -> LoadedGraph:
-        """A graph by its hash, from the cache or the content store. Raises BlobMissingError, BlobRejectedError."""
+        """A graph by its hash, from the cache or the content store; ``HASH~3``: as a retried run sees it.
+
+        Raises:
+            BlobMissingError, BlobRejectedError: see there.
+        """
         with self._lock:
             if name in self._graphs:
                 self._graphs.move_to_end(name)
                 return self._graphs[name]
-        loaded = load_graph(name, self.content.get, self.codec)
-        if loaded.base:
-            extended = self.graph(loaded.base).plan.extended(name, loaded.plan.nodes)
-            loaded = replace(loaded, plan=extended)
+        loaded = self._retried(RunRef("", name)) or self._stored(name)
         with self._lock:
             self._graphs[name] = loaded
             while len(self._graphs) > GRAPHS_KEPT:
                 self._graphs.popitem(last=False)
         return loaded
 
+    def _stored(self, name: str) -> LoadedGraph:
+        loaded = load_graph(name, self.content.get, self.codec)
+        if not loaded.base:
+            return loaded
+        return replace(loaded, plan=self.graph(loaded.base).plan.extended(name, loaded.plan.nodes))
+
+    def _retried(self, run: RunRef) -> LoadedGraph | None:
+        if run.graph == run.hash:
+            return None
+        loaded = self.graph(run.hash)
+        return replace(loaded, plan=replace(loaded.plan, first=run.first))
+
     def plan_for(self, run: RunRef, graph: str = "") -> Plan:
         """The plan of the run's workflow, or of it with added tasks. Raises BlobMissingError, BlobRejectedError."""
-        return self.graph(graph or run.graph).plan
+        return self.graph(run.graph.replace(run.hash, graph) if graph else run.graph).plan
 
     def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
         """Uploads tasks that an attempt added: their functions and a small manifest. Raises SerializationError."""
-        packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.graph)
+        packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.hash)
         absent = self.content.absent(list(packed.blobs))
         self.content.put({name: packed.blobs[name]() for name in absent})
         return plan.extended(packed.hash, extension.plan.nodes)
@@ -203,6 +218,7 @@ class Runtime:
         Raises:
             CodeNotFoundError: a module cannot be imported here. BlobMissingError, BlobRejectedError: see there.
         """
+        graph = RunRef("", graph).hash
         known = self.graph(graph).code
         node = node_of(activation)
         item = item_of(node)
@@ -225,6 +241,7 @@ class Runtime:
 
     def llm(self, graph: str) -> LLMRegistry:
         """The LLM clients and agents of a graph: one registry in this process for all of its runs."""
+        graph = RunRef("", graph).hash
         sent = self.graph(graph).factories
         with self._lock:
             if graph not in self._llm:

@@ -22,6 +22,7 @@ COMMANDS = {
     "show": ("inspecting", "Show how a run stands: its nodes, errors and times."),
     "watch": ("inspecting", "Follow a run until it ends."),
     "explain": ("explaining", "Say what a run waits for, and what befell it."),
+    "retry": ("retrying", "Let a run that ended go on: what failed, and all after it, again."),
     "cancel": ("inspecting", "End a run: nothing of it starts any more."),
     "feedback": ("feedback", "Show what tasks ask of people, and answer it."),
     "graph": ("drawing", "Draw a workflow as text, Mermaid or Graphviz."),

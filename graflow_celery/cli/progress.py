@@ -136,10 +136,25 @@ class ProgressModel:
     def _run(self, verb: str, at: float, record: EventRecord) -> None:
         if verb == "started":
             self.started = at
+        elif verb == "retried":
+            self._retry()
         elif verb in set(RunStatus) and RunStatus(verb).is_terminal:
             self.status = RunStatus(verb)
             self.reason = str(record.get("reason", ""))
             self.ended = at
+
+    def _retry(self) -> None:
+        """The run goes on: what failed or was cut off is waited for again."""
+        self.status, self.reason, self.ended = RunStatus.RUNNING, "", None
+        self.failures.clear()
+        self.late.clear()
+        for node in self.nodes.values():
+            if node.state in (FAILED, QUEUED, RUNNING, ASKING):
+                node.state, node.started, node.ended, node.duration = WAITING, None, None, 0.0
+        for group in (node for node in self.nodes.values() if node.is_group):
+            states = [self.nodes[member].state for member in self.plan[group.id].exits]
+            group.succeeded, group.failed, group.skipped = (states.count(one) for one in (SUCCEEDED, FAILED, SKIPPED))
+            group.active = 0
 
     def _feedback(self, node: NodeProgress | None, verb: str, record: EventRecord) -> None:
         """The run is waiting as long as somebody is late with an answer."""

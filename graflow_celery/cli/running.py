@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
+from graflow_celery.celery_backend.submitting import RUN_ID
 from graflow_celery.cli import carrying, options, render
 from graflow_celery.cli.cluster import own_cluster
 from graflow_celery.cli.interruption import exit_code_of, leaving_at_second_interrupt, terminable
 from graflow_celery.cli.loading import load_workflow, parse_params
 from graflow_celery.settings import load_settings
-
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
 @click.command()
@@ -68,14 +65,14 @@ def run(
 
 @click.command()
 @options.workflow
-@click.option("--run-id", metavar="ID", help="The run's id. Submitting an id again starts nothing.")
+@click.option("--run-id", metavar="ID", help="The run's id. Submitting an id again starts nothing and prints it.")
 @click.option("--queue-anyway", is_flag=True, help="Submit even if no worker is there: the run waits for one.")
 @options.traceback
 def submit(
     target: str, params: tuple[str, ...], start: str | None, run_id: str | None, queue_anyway: bool, traceback: bool
 ) -> int:
     """Start a workflow on the workers and print the run's id, and nothing else, on stdout."""
-    if run_id is not None and not _RUN_ID.fullmatch(run_id):
+    if run_id is not None and not RUN_ID.fullmatch(run_id):
         raise click.BadParameter(
             f"'{run_id}' has to be letters, digits and _ . : - (at most 128).", param_hint="--run-id"
         )

@@ -147,6 +147,7 @@ class Plan:
         graph: the graph that holds the tasks which one attempt added; empty for the workflow as written.
         homes: the graphs that hold the nodes which were added while the run went on, by node.
         scheduling: which of the nodes that are ready at the same time goes first.
+        first: the number of the attempt with which a node begins: 1, and a higher one after each retry of the run.
         passes: what was worked out about the passes of each graph; shared with the plans that extend this one.
     """
 
@@ -156,6 +157,7 @@ class Plan:
     graph: str = ""
     homes: Mapping[str, str] = field(default_factory=dict)
     scheduling: SchedulingPolicy = field(default_factory=FifoPolicy)
+    first: int = 1
     passes: dict[str, _Passes] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, key: str) -> NodeSpec:

@@ -12,6 +12,7 @@ completes one brings about, and the run store, which alone sees all arrivals in 
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -57,9 +58,10 @@ from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.core.state import Arrival, Draw, Emission, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunStateError
 
-FIRST_ATTEMPT = 1
 #: How long a node waits that lost more than one process. The first time it goes on at once.
 LOSS_BACKOFF = RetryPolicy(initial_interval=1.0, max_interval=30.0, jitter=True)
+#: Under what a run counts an activation after which its successors were left out, and where one jumped.
+LEFT, JUMPED = "left:", "goto:"
 RunEnd = CancelRequested | RunAborted | StepsExceeded | RunExpired
 
 
@@ -84,6 +86,10 @@ class Scheduler:
             UnknownNodeError: the event speaks of a node that the plan does not have.
             RunStateError: the event does not fit the node (a barrier of a task, an outcome of a group).
         """
+        decided = self._decide(plan, event)
+        return decided if plan.first == 1 else replace(decided, first=plan.first)
+
+    def _decide(self, plan: Plan, event: Event) -> Transition:
         match event:
             case RunStarted(timeout):
                 entered = self._enter(start_of(plan))
@@ -226,7 +232,8 @@ class Scheduler:
     def _added(self, place: Place, attempt: int, group: str, goto: tuple[str, ...]) -> Transition:
         """The node added tasks: it is done when they are. Jumps take place then."""
         waiting = self._waiting(place, "node_waiting", attempt, self._enter(Place.of(place.plan, group)))
-        return replace(waiting, jumps=(group, goto) if goto else None)
+        noted = tuple((jumped(place.key, target), 1) for target in goto)
+        return replace(waiting, jumps=(group, goto) if goto else None, declares=noted)
 
     def _finished(
         self, place: Place, attempt: int, group: str, failure: str | None, goto: tuple[str, ...], leaves: bool
@@ -336,6 +343,7 @@ class Scheduler:
             becomes=state,
             mirror=mirror,
             consumes=place.weight,
+            declares=_left(place, goto) if leaves else (),
             arrivals=tuple(arrivals),
             draw=self._draw(place),
             jumps=(place.around.key, far) if far and spec.group is not None else None,
@@ -382,13 +390,13 @@ class Scheduler:
         if group.spec.map is None or group.spec.map.max_parallel is None:
             return None
         prefix, suffix = place.siblings
-        return Draw(f"next:{group.key}", group.barrier, prefix, suffix, group.graph)
+        return Draw(f"next:{group.key}", group.barrier, prefix, suffix, group.graph, place.plan.first)
 
     def _enter(self, place: Place) -> tuple[Emission, ...]:
         spec = place.spec
         reenters = spec.id if place.is_again else ""
         if not spec.is_group:
-            command: Command = DispatchNode(place.key, FIRST_ATTEMPT, place.graph)
+            command: Command = DispatchNode(place.key, place.plan.first, place.graph)
             return (Emission(command, weight=place.weight, reenters=reenters),)
         opened = [Emission(OpenGroup(place.key, place.graph), weight=place.weight, reenters=reenters)]
         if spec.timeout is not None:
@@ -402,6 +410,15 @@ class Scheduler:
 def losses_allowed(options: TaskOptions, max_losses: int) -> int:
     """With how many losses a node has failed; ``max_losses`` is the setting's value."""
     return 1 if options.on_worker_loss == "fail" else options.max_losses or max_losses
+
+
+def _left(place: Place, goto: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    return ((f"{LEFT}{place.key}", 1), *((jumped(place.key, target), 1) for target in goto))
+
+
+def jumped(key: str, target: str) -> str:
+    """Under what a run notes that an activation jumped to a node. Nothing but a retry of the run asks for it."""
+    return f"{JUMPED}{json.dumps([key, target])}"
 
 
 def cycle_reason(limit: int) -> str:

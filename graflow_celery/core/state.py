@@ -123,7 +123,7 @@ class Draw:
     """Starts the next member of a mapped task whose members start a few at a time, if there is one left.
 
     ``cursor`` counts those that were started, ``limit`` is where their total was declared; the member's key is made
-    of ``prefix``, its number and ``suffix``.
+    of ``prefix``, its number and ``suffix``. Those that ended already, before a retry of the run, are passed over.
     """
 
     cursor: str
@@ -131,6 +131,7 @@ class Draw:
     prefix: str
     suffix: str
     graph: str = ""
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ class Transition:
         counted: a chord's part: Celery may count the message that brought this about.
         pauses, resumes: the node waits for a person for longer than was allowed for, or for no person any more. The run
             is ``waiting`` as long as one of its nodes is.
+        first: that of the plan by which it was decided: what dates from before a retry of the run changes no node.
         ends: the terminal status that the run takes, with ``reason``.
     """
 
@@ -176,6 +178,7 @@ class Transition:
     counted: bool = True
     pauses: bool = False
     resumes: bool = False
+    first: int = 1
     ends: RunStatus | None = None
     reason: str = ""
 
@@ -232,6 +235,7 @@ class RunState:
     outbox: dict[Command, Emission] = field(default_factory=dict)
     last_node: str | None = None
     failed_node: str | None = None
+    first: int = 1
 
     def begin(
         self, node: str, attempt: int, worker: str = "", scopes: tuple[str, ...] = (), graph: str = ""
@@ -257,7 +261,8 @@ class RunState:
             return STALE
         node = transition.node
         if node is not None:
-            if not self._is_current(node, transition.attempt, transition.scopes, transition.holder):
+            dated = transition.first != self.first  # from before a retry of the run
+            if dated or not self._is_current(node, transition.attempt, transition.scopes, transition.holder):
                 return STALE
             self._enter_state(node, transition)
         for command in transition.acknowledges:
@@ -284,11 +289,11 @@ class RunState:
         return Applied(tuple(emissions), self.status, counted, ended=self.ended)
 
     def _is_current(self, node: str, attempt: int, scopes: tuple[str, ...], holder: str | None) -> bool:
-        if any(scope in self.nodes and self.nodes[scope].state.is_final for scope in scopes):
+        if any(self._has_ended(scope) for scope in scopes):
             return False
         record = self.nodes.get(node)
         if record is None:
-            return attempt <= 1 and not holder
+            return attempt in (0, self.first) and not holder
         if record.state.is_final or record.attempt != attempt:
             return False
         return holder is None or (record.worker == holder and record.state is not NodeState.WAITING)
@@ -322,11 +327,16 @@ class RunState:
     def _drawn(self, draw: Draw | None) -> list[Emission]:
         if draw is None:
             return []
-        number = self.counts.get(draw.cursor, 0)
-        if number >= self.counts.get(draw.limit, 0):
+        number, limit = self.counts.get(draw.cursor, 0), self.counts.get(draw.limit, 0)
+        while number < limit and self._has_ended(f"{draw.prefix}{number}{draw.suffix}"):
+            number += 1
+        if number >= limit:
             return []
         self.counts[draw.cursor] = number + 1
-        return [Emission(DispatchNode(f"{draw.prefix}{number}{draw.suffix}", 1, draw.graph))]
+        return [Emission(DispatchNode(f"{draw.prefix}{number}{draw.suffix}", draw.attempt, draw.graph))]
+
+    def _has_ended(self, key: str) -> bool:
+        return key in self.nodes and self.nodes[key].state.is_final
 
     def _queue(self, emission: Emission) -> None:
         command = emission.command

@@ -178,7 +178,7 @@ class Inspection:
             return
         records = zip(members.items(), self._ledger.reports(run, list(members)), strict=True)
         waiting = {member: queue for (member, queue), record in records if record is None}
-        held = {member for member in waiting if self._is_held(run, member, 1)}
+        held = {member for member in waiting if self._is_held(run, member, run.first)}
         lost = {member: queue for member, queue in waiting.items() if queue in left and member not in held}
         for member, queue in lost.items():
             found.count(self._losses.returned(run, place.plan, member, None, _left(queue)))

@@ -49,7 +49,7 @@ class Losses:
 
     def returned(self, run: RunRef, plan: Plan, node: str, report: NodeReport | None, cause: str) -> Applied:
         """The attempt did not end and was not at fault; nor need its process be dead."""
-        attempt, holder = (1, "") if report is None else (report.attempt, report.holder)
+        attempt, holder = (run.first, "") if report is None else (report.attempt, report.holder)
         outcome = Outcome(worker="" if report is None else report.worker)
         return self._tell(run, Place.of(plan, node), NodeReturned(node, attempt, cause, holder), outcome)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from graflow_celery.core.state import Applied
 from graflow_celery.engine.context import ExecutionContext
@@ -30,6 +30,27 @@ from graflow_celery.ports import Channel, Clock
 Message = TypeVar("Message")
 
 logger = logging.getLogger(__name__)
+
+
+class IdempotencyKey(NamedTuple):
+    """Names what runs, for side effects that must not happen twice: a task's code may run more than once.
+
+    As text, ``"run:node:attempt"``, it is the same for every run of one attempt's code. ``once`` is the same for every
+    attempt as well: retries, attempts whose process died, retries of the run. ``node`` names the pass or the member
+    too, where a node has several: ``"clean@1~4"``, ``"score[17]"``.
+    """
+
+    run: str
+    node: str
+    attempt: int
+
+    @property
+    def once(self) -> str:
+        """``"run:node"``: for what must happen once, however often the task is attempted."""
+        return f"{self.run}:{self.node}"
+
+    def __str__(self) -> str:
+        return f"{self.once}:{self.attempt}"
 
 
 class TaskExecutionContext:
@@ -86,9 +107,9 @@ class TaskExecutionContext:
         return self.cycle_count < self.max_cycles
 
     @property
-    def idempotency_key(self) -> str:
-        """The same for every run of this attempt's code, and for no other: bodies run at least once."""
-        return f"{self.session_id}:{self.navigator.node}:{self.attempt}"
+    def idempotency_key(self) -> IdempotencyKey:
+        """Run, node and attempt: for side effects that must not happen twice, since the code may run more than once."""
+        return IdempotencyKey(self.session_id, self.navigator.node, self.attempt)
 
     @property
     def llm_client(self) -> Any:

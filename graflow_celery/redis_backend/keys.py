@@ -8,7 +8,7 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:nodes               | hash   | activation -> "state|attempt|worker|started ms|duration ms|losses|        |
 |                             |        | retries|cycle|graph"                                                      |
 | P:{run}:joins               | hash   | "key" -> arrived, "key\\0" -> live arrivals, "\\0n:name" -> a count,      |
-|                             |        | "\\0jump:group" -> where to, as JSON; deleted at the end                  |
+|                             |        | "\\0jump:group" -> where to, as JSON                                      |
 | P:{run}:outbox              | zset   | command -> ms at which it is due; deleted at the end                      |
 | P:{run}:events              | stream | trimmed to some 100,000                                                   |
 | P:{run}:results             | hash   | node -> value                                                             |

@@ -61,10 +61,25 @@ class RedisRunStore:
         #: Seconds from the last look at what is late until the next one is worth while, as far as it was known then.
         self.next_look: float | None = None
 
-    def create(self, run: RunRef, transition: Transition, details: Mapping[str, str | int]) -> Applied:
-        """Makes the run and commits its first transition in one step; stale if a run of that id is there."""
+    def create(
+        self,
+        run: RunRef,
+        transition: Transition,
+        details: Mapping[str, str | int],
+        channel: Mapping[str, Any] | None = None,
+    ) -> Applied:
+        """Makes the run, its channel, and commits its first transition in one step; stale if a run of that id is there.
+
+        Raises:
+            SerializationError: the settings allow no format that can hold a value of the channel.
+        """
+        packed = [
+            part
+            for key, value in (channel or {}).items()
+            for part in (key, self._values.pack_entry(value, f"channel key '{key}'"))
+        ]
         self.hurry(run, self._lifetimes.grace)
-        applied = self._commit(run, transition, Outcome(), create={**details, "graph": run.graph})
+        applied = self._commit(run, transition, Outcome(), {**details, "graph": run.graph}, packed)
         if not applied.stale:
             now = self._client.time()[0]
             with self._client.pipeline(transaction=False) as pipe:
@@ -106,7 +121,12 @@ class RedisRunStore:
         return self._commit(run, transition, outcome or Outcome())
 
     def _commit(
-        self, run: RunRef, transition: Transition, outcome: Outcome, create: Mapping[str, str | int] | None = None
+        self,
+        run: RunRef,
+        transition: Transition,
+        outcome: Outcome,
+        create: Mapping[str, str | int] | None = None,
+        channel: Sequence[str | bytes] = (),
     ) -> Applied:
         times = self._lifetimes
         record = outcome.feedback
@@ -123,6 +143,7 @@ class RedisRunStore:
                 "" if record is None else record.id,
                 "" if record is None else json.dumps(asdict(record)),
                 int(times.patience * 1000),
+                *channel,
             ],
             client=self._client,
         )
@@ -343,6 +364,13 @@ class RedisRunStore:
         self._client.xadd(
             self._keys.run(run.id).events, {"event": event, **fields}, maxlen=100_000, approximate=True, nomkstream=True
         )
+
+    def unsent(self, run: RunRef, within: float) -> list[Command]:
+        """The commands of a run that are due in ``within`` seconds. They stay in the outbox."""
+        seconds, micros = self._client.time()
+        until = seconds * 1000 + micros // 1000 + int(within * 1000)
+        found = self._client.zrangebyscore(self._keys.run(run.id).outbox, 0, until)
+        return [from_text(item.decode()) for item in found]
 
     def _hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = []

@@ -48,7 +48,7 @@ class RedisSnapshots:
             time, meta, nodes, joins, results, errors, inputs, channel, feedback, outbox = pipe.execute()
         if not meta:
             raise RunNotFoundError(run.id)
-        state = _state(meta, nodes, joins)
+        state = state_of(meta, nodes, joins)
         emissions = [Emission(from_text(item.decode())) for item in outbox]
         state.outbox = {item.command: item for item in emissions}
         values, ttls = self._channel(channel, time[0] * 1000 + time[1] // 1000)
@@ -75,7 +75,7 @@ class RedisSnapshots:
         keys, state = self._keys.run(run.id), snapshot.state
         now = self._client.time()
         hashes = {
-            keys.nodes: {key: _record_text(record, now[0] * 1000) for key, record in state.nodes.items()},
+            keys.nodes: {key: record_text(record, now[0] * 1000) for key, record in state.nodes.items()},
             keys.results: self._packed(snapshot.results, "result of task"),
             keys.inputs: self._packed(snapshot.inputs, "input of"),
             keys.errors: {node: self._error(error) for node, error in snapshot.errors.items()},
@@ -83,8 +83,7 @@ class RedisSnapshots:
             keys.feedback: {record.id: json.dumps(asdict(record)) for record in snapshot.feedback},
         }
         over = state.status.is_terminal
-        if not over:
-            hashes[keys.joins] = _joins(state)
+        hashes[keys.joins] = joins_of(state)
         with self._client.pipeline(transaction=True) as pipe:
             started = {"started": now[0] * 1000 + now[1] // 1000, **({"finished": now[0] * 1000} if over else {})}
             pipe.hset(keys.meta, mapping={**details, **_meta(state), **started, "graph": run.graph})
@@ -159,7 +158,7 @@ class RedisSnapshots:
         return entries
 
 
-def _state(meta: Mapping[bytes, bytes], nodes: Mapping[bytes, bytes], joins: Mapping[bytes, bytes]) -> RunState:
+def state_of(meta: Mapping[bytes, bytes], nodes: Mapping[bytes, bytes], joins: Mapping[bytes, bytes]) -> RunState:
     def number(field: bytes) -> int:
         return int(meta.get(field, 0))
 
@@ -176,6 +175,7 @@ def _state(meta: Mapping[bytes, bytes], nodes: Mapping[bytes, bytes], joins: Map
         nodes={key.decode(): _record(text.decode()) for key, text in nodes.items()},
         last_node=name(b"last_node"),
         failed_node=name(b"failed_node"),
+        first=RunRef("", name(b"graph") or "").first,
     )
     found = {key.decode(): value for key, value in joins.items()}
     for key, value in found.items():
@@ -188,7 +188,7 @@ def _state(meta: Mapping[bytes, bytes], nodes: Mapping[bytes, bytes], joins: Map
     return state
 
 
-def _joins(state: RunState) -> dict[str, str | int]:
+def joins_of(state: RunState) -> dict[str, str | int]:
     fields: dict[str, str | int] = {f"{_COUNT}{key}": count for key, count in state.counts.items()}
     for key, (arrived, live) in state.arrivals.items():
         fields |= {key: arrived, f"{key}{_LIVE}": live}
@@ -215,7 +215,7 @@ def _record(text: str) -> NodeRecord:
     return NodeRecord(NodeState(state), int(attempt), int(losses), int(retries), int(cycle), graph, holder)
 
 
-def _record_text(record: NodeRecord, since: int) -> str:
+def record_text(record: NodeRecord, since: int) -> str:
     rest = [record.losses, record.retries, record.cycle, record.graph]
     return "|".join(str(field) for field in [record.state.value, record.attempt, record.worker, since, 0, *rest])
 

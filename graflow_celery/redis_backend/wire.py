@@ -39,6 +39,7 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
         "emissions": [_emission(item) for item in transition.emissions],
         "acks": [to_text(command) for command in transition.acknowledges],
         "reason": transition.reason,
+        "first": transition.first,
     }
     if transition.node is not None:
         wire |= {"node": transition.node, "keep": node_of(transition.node)}
@@ -92,8 +93,8 @@ def _emission(emission: Emission) -> list[Any]:
     return [text, emission.weight, int(emission.expected), delay, emission.reenters, *record]
 
 
-def _draw(draw: Draw) -> list[str]:
+def _draw(draw: Draw) -> list[str | int]:
     """The parts around the member's number, of the command's text and of the key."""
-    text = to_text(DispatchNode(f"{draw.prefix}{_MARK}{draw.suffix}", 1, draw.graph))
+    text = to_text(DispatchNode(f"{draw.prefix}{_MARK}{draw.suffix}", draw.attempt, draw.graph))
     before, _, after = text.partition(json.dumps(_MARK)[1:-1])
-    return [draw.cursor, draw.limit, before, after, draw.prefix, draw.suffix, draw.graph]
+    return [draw.cursor, draw.limit, before, after, draw.prefix, draw.suffix, draw.graph, draw.attempt]

@@ -206,8 +206,10 @@ class Driver:
                 self._open(Place.of(self._plans[graph], group), graph)
             case OpenMembers(group, first, count, _, graph):
                 prefix, suffix = Place.of(self._plans[graph], group).members
-                commands = [DispatchNode(f"{prefix}{index}{suffix}", 1, graph) for index in range(first, first + count)]
-                self._pending += commands
+                since = self._plans[graph].first
+                self._pending += [
+                    DispatchNode(f"{prefix}{index}{suffix}", since, graph) for index in range(first, first + count)
+                ]
             case CloseBarrier(group, graph):
                 self._close(group, graph)
             case ExpireGroup(group, graph):
@@ -240,7 +242,7 @@ class Driver:
             self._deliver(graph, MapExpanded(place.key, self._sizes[place.spec.id]))
             return
         inside = [place.inside(entry) for entry in place.spec.entries if not place.plan[entry].is_group]
-        self._pending += [DispatchNode(entry.key, 1, graph) for entry in inside]
+        self._pending += [DispatchNode(entry.key, place.plan.first, graph) for entry in inside]
 
     def _close(self, group: str, graph: str, counted: bool = True) -> None:
         place = Place.of(self._plans[graph], group)

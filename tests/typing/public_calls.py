@@ -13,8 +13,10 @@ from graflow_celery import (
     CriticalGroupPolicy,
     ExecutionContext,
     GraflowError,
+    IdempotencyKey,
     ParallelGroup,
     ParallelGroupError,
+    RetryReport,
     Run,
     RunStatus,
     SequentialTask,
@@ -54,7 +56,8 @@ def with_context(context: TaskExecutionContext, plain: int) -> str:
     assert_type(context.session_id, str)
     assert_type(context.attempt, int)
     assert_type(context.retry_count, int)
-    assert_type(context.idempotency_key, str)
+    assert_type(context.idempotency_key, IdempotencyKey)
+    assert_type(context.idempotency_key.once, str)
     channel = context.get_channel()
     assert_type(channel, Channel)
     assert_type(channel.append("list", 1), int)
@@ -112,6 +115,8 @@ def runs(wf: WorkflowContext) -> None:
     assert_type(run.events(follow=True), Iterator[EventRecord])
     assert_type(run.context, ExecutionContext)
     assert_type(run.cancel("enough"), bool)
+    assert_type(run.retry_failed(), RetryReport)
+    assert_type(run.retry_failed("clean", dry_run=True).again, tuple[str, ...])
 
 
 def failures(wf: WorkflowContext) -> None:

@@ -22,6 +22,8 @@ SAMPLES: list[GraflowError] = [
     errors.WorkflowFileError("text"),
     errors.RunNotFoundError("abc"),
     errors.RunLostError("abc"),
+    errors.RunExistsError("nightly", "etl", "report"),
+    errors.RetryRefusedError("abc", "it goes on"),
     errors.FeedbackNotFoundError("abc-1"),
     errors.FeedbackAnswerError("abc-1", "it was answered already"),
     errors.CheckpointError("run.ckpt", "it is damaged."),

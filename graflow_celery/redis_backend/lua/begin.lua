@@ -8,7 +8,7 @@
 -- {2, max_steps}: the run has taken all of its steps; {0, status or ''}: the attempt is stale.
 -- The twin of RunState.begin in core/state.py.
 
-local meta = redis.call('HMGET', KEYS[1], 'status', 'max_steps', 'steps')
+local meta = redis.call('HMGET', KEYS[1], 'status', 'max_steps', 'steps', 'graph')
 local status = meta[1]
 if status ~= 'running' and status ~= 'waiting' then
   return { 0, status or '' }
@@ -31,7 +31,7 @@ if present then
     return { 0, status }
   end
   losses, retries, cycle, graph = tonumber(lost), tonumber(tried), tonumber(again), home
-elseif attempt ~= '1' then
+elseif attempt ~= (string.match(meta[4] or '', '~(%d+)$') or '1') then -- where the count of attempts began
   return { 0, status }
 end
 if meta[2] and tonumber(meta[3] or 0) >= tonumber(meta[2]) then

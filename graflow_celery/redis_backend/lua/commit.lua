@@ -7,12 +7,15 @@
 --           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
 --           arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
 --           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph], ...]
---           draw      [cursor, limit, command before the number, command after it, key before, key after, graph]
+--           draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
+--                     attempt]
+--           first     the number of first attempts where it was decided: what dates from before a retry is stale
 --           create    {field: value, ...}: makes the run, if it is not there yet
 --       2 the value that belongs to it ('' if none)   3 the error ('' if none)
 --       4 dispatch grace, ms   5 run ttl, s   6 result ttl, s
 --       7 the next attempt's input ('' if none)   8, 9 a feedback record, its id and itself ('' if none)
 --       10 ms after which the monitor is to look at what was queued and has not ended
+--       11... keys and values of the channel of a run that is made
 -- Returns {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}.
 
 local meta, nodes, joins, outbox, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -34,6 +37,10 @@ if t.create then
   for field, value in pairs(t.create) do
     redis.call('HSET', meta, field, value)
   end
+  for index = 11, #ARGV, 2 do
+    redis.call('HSET', KEYS[8], ARGV[index], ARGV[index + 1])
+  end
+  redis.call('EXPIRE', KEYS[8], run_ttl)
 end
 if status ~= 'running' and status ~= 'waiting' then
   return { 0, status or '' }
@@ -43,7 +50,12 @@ local function record(...)
   redis.call('XADD', events, 'MAXLEN', '~', 100000, '*', ...)
 end
 
+-- "HASH~3": since a retry of the run, attempts are counted from 3 on
+local first = tonumber(string.match(redis.call('HGET', meta, 'graph') or '', '~(%d+)$') or 1)
 if t.node then
+  if t.first ~= first then
+    return { 0, status }
+  end
   for _, scope in ipairs(t.scopes) do
     local around = redis.call('HGET', nodes, scope)
     if around and final[string.match(around, '^%a+')] then
@@ -61,7 +73,7 @@ if t.node then
       return { 0, status }
     end
     started, losses, retries, cycle, graph = since, lost, tried, again, home
-  elseif t.attempt > 1 or (t.holder and t.holder ~= '') then
+  elseif (t.attempt ~= 0 and t.attempt ~= first) or (t.holder and t.holder ~= '') then
     return { 0, status }
   end
   if t.becomes then
@@ -143,11 +155,18 @@ for _, arrival in ipairs(t.arrivals) do
 end
 if t.draw then
   local cursor, limit = '\0n:' .. t.draw[1], '\0n:' .. t.draw[2]
-  local number = tonumber(redis.call('HGET', joins, cursor) or 0)
-  if number < tonumber(redis.call('HGET', joins, limit) or 0) then
+  local number, most = tonumber(redis.call('HGET', joins, cursor) or 0), tonumber(redis.call('HGET', joins, limit) or 0)
+  while number < most do
+    local present = redis.call('HGET', nodes, t.draw[5] .. number .. t.draw[6])
+    if not present or not final[string.match(present, '^%a+')] then
+      break
+    end
+    number = number + 1 -- it was kept by a retry
+  end
+  if number < most then
     redis.call('HSET', joins, cursor, number + 1)
     emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, 0, '', 'node_queued',
-      t.draw[5] .. number .. t.draw[6], 1, t.draw[7] }
+      t.draw[5] .. number .. t.draw[6], t.draw[8], t.draw[7] }
   end
 end
 
@@ -205,7 +224,7 @@ end
 if status ~= 'running' and status ~= 'waiting' then
   local reason = t.ends and t.reason or ''
   redis.call('HSET', meta, 'status', status, 'reason', reason, 'finished', now)
-  redis.call('DEL', joins, outbox, watch)
+  redis.call('DEL', outbox, watch) -- a retry needs the joins
   record('event', 'run_' .. status, 'reason', reason)
   redis.call('XADD', KEYS[9], '*', 'event', 'run_' .. status, 'reason', reason)
   for _, key in ipairs(KEYS) do

@@ -1,0 +1,175 @@
+"""A run in Redis that has ended, and the step by which it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from graflow_celery.core.commands import DispatchNode, OpenGroup, to_text
+from graflow_celery.core.rerun import Rerun
+from graflow_celery.core.state import Emission, NodeState, RunState
+from graflow_celery.errors import RunNotFoundError
+from graflow_celery.ports import FeedbackRecord, RunRef
+from graflow_celery.redis_backend.client import Client
+from graflow_celery.redis_backend.keys import Keys, RunKeys
+from graflow_celery.redis_backend.run_store import Lifetimes
+from graflow_celery.redis_backend.snapshots import joins_of, record_text, state_of
+from graflow_celery.redis_backend.values import REFERENCE
+
+SLICE = 1000
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it was read. ``meta`` are its own fields, ``large`` the blobs that hold its large results."""
+
+    run: RunRef
+    state: RunState
+    meta: dict[bytes, bytes]
+    feedback: tuple[FeedbackRecord, ...]
+    large: tuple[str, ...]
+
+    @property
+    def timeout(self) -> float | None:
+        found = self.meta.get(b"timeout")
+        return None if found is None else float(found)
+
+
+class RedisRetries:
+    """Reads runs that have ended, and lets them go on."""
+
+    def __init__(self, client: Client, keys: Keys, lifetimes: Lifetimes) -> None:
+        self._client = client
+        self._keys = keys
+        self._lifetimes = lifetimes
+
+    def read(self, run_id: str) -> StoredRun:
+        """Raises RunNotFoundError."""
+        keys = self._keys.run(run_id)
+        with self._client.pipeline(transaction=True) as pipe:
+            for name in (keys.meta, keys.nodes, keys.joins):
+                pipe.hgetall(name)
+            pipe.hvals(keys.feedback)
+            meta, nodes, joins, feedback = pipe.execute()
+        if not meta:
+            raise RunNotFoundError(run_id)
+        return StoredRun(
+            RunRef(run_id, meta[b"graph"].decode()),
+            state_of(meta, nodes, joins),
+            meta,
+            tuple(FeedbackRecord(**json.loads(text)) for text in feedback),
+            tuple(self._large(keys)),
+        )
+
+    def go_on(self, stored: StoredRun, made: Rerun, said: dict[str, str | int]) -> RunRef | None:
+        """Lets the run go on from there, in one step; nothing of it is sent yet. None: it does already, or again.
+
+        ``said`` is what the event of it says.
+        """
+        run = stored.run.since(made.state.first)
+        keys, token = self._keys.run(run.id), uuid.uuid4().hex
+        self.note_active(run.id)  # before too: who dies right after the step leaves a run that the monitor knows
+        done = False
+        while not done:
+            with self._client.pipeline(transaction=True) as pipe:
+                pipe.watch(keys.meta)
+                if (meta := pipe.hgetall(keys.meta)) != stored.meta:
+                    done = meta.get(b"retried_by") == token.encode()  # its answer got lost on the way
+                    break
+                now = pipe.time()
+                pipe.multi()
+                self._change(pipe, keys, stored, made, now[0] * 1000 + now[1] // 1000)
+                pipe.hset(keys.meta, mapping={"graph": run.graph, "retried_by": token})
+                pipe.xadd(keys.events, {"event": "run_retried", **said})
+                self._tell_queued(pipe, keys, made.emissions)
+                for key in keys.all():
+                    pipe.expire(key, self._lifetimes.run_ttl)
+                with contextlib.suppress(redis.WatchError):
+                    pipe.execute()
+                    done = True
+        self.note_active(run.id)
+        return run if done else None
+
+    def note_active(self, run_id: str) -> None:
+        """Has the monitor look after a run."""
+        now = self._client.time()[0]
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zadd(self._keys.runs, {run_id: now}, nx=True)
+            pipe.zadd(self._keys.active, {run_id: int((now + self._lifetimes.grace) * 1000)}, nx=True)
+            pipe.execute()
+
+    def _change(self, pipe: Any, keys: RunKeys, stored: StoredRun, made: Rerun, now: int) -> None:
+        old, state = stored.state, made.state
+        changed = {key: record_text(item, now) for key, item in state.nodes.items() if old.nodes.get(key) != item}
+        _drop(pipe, keys.nodes, made.undone)
+        _drop(pipe, keys.results, made.stale_results)
+        _drop(pipe, keys.errors, made.stale_results)
+        _drop(pipe, keys.inputs, made.stale_inputs)
+        _drop(pipe, keys.feedback, _stale_requests(old, stored.feedback, made))
+        pipe.delete(keys.joins, keys.outbox, keys.end, keys.watch)
+        for key, fields in ((keys.nodes, changed), (keys.joins, joins_of(state))):
+            if fields:
+                pipe.hset(key, mapping=fields)
+        grace = int(self._lifetimes.grace * 1000)
+        pipe.zadd(
+            keys.outbox,
+            {
+                to_text(item.command): now + int(item.delay * 1000) + (0 if item.delay else grace)
+                for item in made.emissions
+            },
+        )
+        watched = [key for key, item in state.nodes.items() if item.state in (NodeState.QUEUED, NodeState.RUNNING)]
+        if watched:
+            pipe.zadd(keys.watch, dict.fromkeys(watched, now + int(self._lifetimes.patience * 1000)))
+        pipe.hdel(keys.meta, "reason", "finished", "failed_node", "last_node")
+        pipe.hset(keys.meta, mapping=_meta(state))
+        pipe.hincrby(keys.meta, "retries", 1)
+
+    def _tell_queued(self, pipe: Any, keys: RunKeys, emissions: tuple[Emission, ...]) -> None:
+        for command in (item.command for item in emissions):
+            if isinstance(command, DispatchNode):
+                event: dict[str, str | int] = {"event": "node_queued", "node": command.node, "attempt": command.attempt}
+            elif isinstance(command, OpenGroup):
+                event = {"event": "group_opened", "node": command.group, "attempt": 0}
+            else:
+                continue
+            pipe.xadd(keys.events, event)
+
+    def _large(self, keys: RunKeys) -> list[str]:
+        found = []
+        for name in (keys.results, keys.inputs, keys.channel):
+            for _, field in self._client.hscan_iter(name, count=SLICE):
+                if field.startswith(REFERENCE):
+                    found.append(field[1:].decode())
+        return found
+
+
+def _stale_requests(old: RunState, feedback: tuple[FeedbackRecord, ...], made: Rerun) -> list[str]:
+    """What is asked anew: all that is open, and what was answered to a node that is run again from its start."""
+    again = [record for record in feedback if record.node not in made.kept]
+    kept = {node for node in made.again if old.nodes[node].state is not NodeState.SUCCEEDED}
+    return [record.id for record in again if record.response is None or record.node not in kept]
+
+
+def _drop(pipe: Any, key: str, fields: Any) -> None:
+    names = list(fields)
+    for start in range(0, len(names), SLICE):
+        pipe.hdel(key, *names[start : start + SLICE])
+
+
+def _meta(state: RunState) -> dict[str, str | int]:
+    ended = Counter(record.state for record in state.nodes.values())
+    fields: dict[str, str | int] = {
+        "status": state.status.value,
+        "outstanding": state.outstanding,
+        "steps": state.steps,
+        "ended": state.ended,
+        **{one.value: ended[one] for one in (NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED)},
+    }
+    return fields if state.last_node is None else {**fields, "last_node": state.last_node}

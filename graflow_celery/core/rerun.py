@@ -13,14 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from graflow_celery.core.activation import node_of, split
-from graflow_celery.core.commands import (
-    Command,
-    DispatchNode,
-    ExpireGroup,
-    OpenGroup,
-    OpenMembers,
-    SkipNode,
-)
+from graflow_celery.core.commands import Command, DispatchNode, ExpireGroup, OpenGroup, OpenMembers, SkipNode
 from graflow_celery.core.events import BarrierReached, Event, MapExpanded, NodeSkipped, NodeSucceeded, RunStarted
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Owner, Plan

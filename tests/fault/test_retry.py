@@ -100,7 +100,7 @@ def test_a_mapped_task_with_a_few_members_at_a_time(graflow_settings: Settings, 
         return number * number
 
     with workflow("map") as wf:
-        square(home=str(tmp_path)).map(over="numbers", max_parallel=2)
+        square(task_id="square", home=str(tmp_path)).map(over="numbers", max_parallel=2)
     run = wf.submit(initial_channel={"numbers": list(range(6))}, settings=graflow_settings)
     assert run.wait(timeout=30) is RunStatus.FAILED
     (tmp_path / "mended").touch()

@@ -127,7 +127,7 @@ def states(state: RunState) -> dict[str, NodeState]:
     return {key: record.state for key, record in state.nodes.items() if not homes[key]}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(workflows().map(without_faults), st.integers(0, 2**32), st.sampled_from([0.05, 0.2, 0.5]), st.integers(-60, 60))
 def test_with_the_fault_removed_it_comes_to_the_end_of_an_undisturbed_run(
     workflow: Workflow, seed: int, faults: float, cancel: int
@@ -151,7 +151,7 @@ def test_with_the_fault_removed_it_comes_to_the_end_of_an_undisturbed_run(
     assert run.state.ended >= sum(state.is_final for state in states(undisturbed).values()) - len(run.state.nodes)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(workflows().map(without_faults), st.integers(0, 2**32), st.data())
 def test_a_node_that_succeeded_runs_again_with_what_comes_after_it(
     workflow: Workflow, seed: int, data: st.DataObject
@@ -173,7 +173,7 @@ def test_a_node_that_succeeded_runs_again_with_what_comes_after_it(
         assert count <= first.ran[name], name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(workflows().map(without_faults), st.integers(0, 2**32))
 def test_what_succeeded_leaves_nothing_to_run_again(workflow: Workflow, seed: int) -> None:
     run = Driver(build(workflow), workflow, seed, ignore)
@@ -184,7 +184,7 @@ def test_what_succeeded_leaves_nothing_to_run_again(workflow: Workflow, seed: in
     assert not made.undone
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(workflows(timeouts=True), st.integers(0, 2**32), st.integers(1, 60))
 def test_with_faults_that_stay_and_groups_whose_time_is_up_it_ends_again(
     workflow: Workflow, seed: int, cancel: int

@@ -14,7 +14,7 @@ from tests.property.shapes import Workflow, build, workflows
 def ignore(*_: object) -> None: ...
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(workflows(), st.integers(0, 2**32))
 def test_a_run_does_what_the_naive_model_says_in_any_order(workflow: Workflow, seed: int) -> None:
     expected = model(workflow)

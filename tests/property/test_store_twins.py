@@ -96,7 +96,7 @@ def as_record(report: NodeReport | None) -> NodeRecord | None:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(workflows(timeouts=True), st.integers(0, 2**32), st.integers(-40, 40))
 def test_redis_and_memory_agree_on_every_step(runtime: Runtime, workflow: Workflow, seed: int, cancel: int) -> None:
     twin = Twin(runtime)

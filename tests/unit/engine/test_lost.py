@@ -134,6 +134,18 @@ def test_what_is_overdue_fails_and_is_stopped() -> None:
     assert world.stopped == ["run"], "nothing is stopped for what had ended"
 
 
+def test_what_is_overdue_has_as_many_retries_as_any_failure() -> None:
+    world = alone(time_limit=5, max_retries=1)
+    for attempt in (1, 2):
+        report = world.ledger.report("a")
+        assert report is not None
+        assert not world.losses.overdue(RUN, world.plan, "a", report).stale
+        if attempt == 1:
+            world.begin("a", attempt=2)
+    assert world.status is RunStatus.FAILED
+    assert [event["event"] for event in world.store.events].count("node_retried") == 1
+
+
 def test_an_overdue_member_has_its_barrier_sent_directly() -> None:
     world = group(new("a", time_limit=5), new("b"), policy="best_effort")
     for node in "ab":
@@ -252,6 +264,16 @@ def test_an_outer_group_that_can_still_be_met_goes_on() -> None:
     world.tell(NodeSucceeded("c", 1))
     world.engine.close_barrier(RUN, world.plan, "g")
     assert world.status is RunStatus.SUCCEEDED
+
+
+def test_no_chord_hears_of_a_group_that_is_closed_early() -> None:
+    nested = ParallelGroup([new("a", **FAIL), new("b")], name="in")
+    world = group(nested, new("c"), policy="best_effort")
+    for node in "abc":
+        world.begin(node)
+    world.tell(NodeSucceeded("c", 1))
+    lose(world, "a")
+    assert (CloseBarrier("g"), 0.0) in world.outbox.sent, "the barrier around it is told directly"
 
 
 def test_an_inner_group_that_can_be_met_keeps_the_outer_one_open() -> None:

@@ -51,6 +51,7 @@ class Chaos:
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._ending: dict[str, float] = {}
+        self._asked: set[str] = set()
         self._server_down = False
         self._server_left = -AWAY
         self._actions: dict[str, Callable[[], Fault | None]] = {
@@ -130,7 +131,11 @@ class Chaos:
         """A worker that was told to end has to; here the longest task takes 2 s."""
         ending = [worker for worker in self._stage.workers if worker.alive and worker.trouble == "ending"]
         for worker in ending:
-            if time.monotonic() - self._ending[worker.name] > ENDING_LIMIT:
+            since = time.monotonic() - self._ending[worker.name]
+            if since > ENDING_LIMIT / 2 and worker.name not in self._asked:
+                self._asked.add(worker.name)
+                worker.send(signal.SIGUSR1, group=False)  # Celery writes into its log what each thread is at
+            if since > ENDING_LIMIT:
                 said = f"{worker.name} was told to end {ENDING_LIMIT:g} s ago and runs"
                 self.complaints.append(f"{said}. Its log ends:\n{worker.words()}")
                 worker.trouble = "killed"
@@ -220,6 +225,7 @@ class Chaos:
         fault = self._fault(kind, worker.name)
         worker.send(number, group=False)
         self._ending[worker.name] = time.monotonic()
+        self._asked.discard(worker.name)
         return fault
 
     def _kill_helper(self, kind: str, actors: Sequence[Actor]) -> Fault | None:

@@ -19,7 +19,7 @@ from tests.fault.chaos_stage import Actor, Stage
 
 SLICE = 0.05
 #: Seconds that a warm or cold shutdown may take before it counts as stuck. A process of billiard waits for up to 30 s
-#: for its parent to read its last result, which a parent that shuts down may not do: _ensure_messages_consumed, pool.py.
+#: for its parent to read its last result, which a parent that shuts down may not do: see _ensure_messages_consumed.
 ENDING_LIMIT = 45.0
 #: The exit code of a command that finds no server; and for how many seconds after one went that may be so.
 NO_SERVER = 3

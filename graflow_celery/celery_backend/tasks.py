@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from billiard.common import terminate_handler_fired
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
@@ -22,8 +23,14 @@ from graflow_celery.core.events import RunAborted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
 from graflow_celery.coroutines import HOST
-from graflow_celery.engine.node import Host, run_attempt
-from graflow_celery.errors import BlobMissingError, BlobRejectedError, StoreRefusedError, StoreUnavailableError
+from graflow_celery.engine.node import Host, NodeCode, run_attempt
+from graflow_celery.errors import (
+    BlobMissingError,
+    BlobRejectedError,
+    CodeNotFoundError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Attempt, RunRef
 from graflow_celery.redis_backend.client import patience
@@ -61,7 +68,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
             plan = _plan(here, run, added)
             host = Host(
                 context=here.context(run, plan),
-                load=partial(here.code, added or graph, node_id),
+                load=partial(_code, here, added or graph, node_id),
                 run_coroutine=partial(HOST.run, task_id=node_of(node_id), owner=self.request.id),
                 clock=time.perf_counter,
                 random=random.random,
@@ -94,6 +101,16 @@ def _given_back(timeout: float) -> Iterator[None]:
     except (StoreUnavailableError, StoreRefusedError) as error:
         logger.warning("the store does not serve, so the message goes back to the queue: %s", error)
         raise Reject(error, requeue=True) from error
+
+
+def _code(here: Runtime, graph: str, node: str) -> NodeCode:
+    """The node's code. A pool's process that is told to end while it imports it ends; the code is not at fault."""
+    try:
+        return here.code(graph, node)
+    except CodeNotFoundError as error:
+        if terminate_handler_fired() and isinstance(error.__cause__, SystemExit):
+            raise error.__cause__ from None
+        raise
 
 
 def _plan(here: Runtime, run: RunRef, added: str) -> Plan:

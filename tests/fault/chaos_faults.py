@@ -18,8 +18,9 @@ import redis
 from tests.fault.chaos_stage import Actor, Stage
 
 SLICE = 0.05
-#: Seconds that a warm or cold shutdown may take before it counts as stuck.
-ENDING_LIMIT = 30.0
+#: Seconds that a warm or cold shutdown may take before it counts as stuck. A process of billiard waits for up to 30 s
+#: for its parent to read its last result, which a parent that shuts down may not do: see _ensure_messages_consumed.
+ENDING_LIMIT = 45.0
 #: The exit code of a command that finds no server; and for how many seconds after one went that may be so.
 NO_SERVER = 3
 AWAY = 10.0
@@ -51,6 +52,7 @@ class Chaos:
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._ending: dict[str, float] = {}
+        self._asked: set[str] = set()
         self._server_down = False
         self._server_left = -AWAY
         self._actions: dict[str, Callable[[], Fault | None]] = {
@@ -130,7 +132,11 @@ class Chaos:
         """A worker that was told to end has to; here the longest task takes 2 s."""
         ending = [worker for worker in self._stage.workers if worker.alive and worker.trouble == "ending"]
         for worker in ending:
-            if time.monotonic() - self._ending[worker.name] > ENDING_LIMIT:
+            since = time.monotonic() - self._ending[worker.name]
+            if since > ENDING_LIMIT / 2 and worker.name not in self._asked:
+                self._asked.add(worker.name)
+                worker.send(signal.SIGUSR1, group=False)  # Celery writes into its log what each thread is at
+            if since > ENDING_LIMIT:
                 said = f"{worker.name} was told to end {ENDING_LIMIT:g} s ago and runs"
                 self.complaints.append(f"{said}. Its log ends:\n{worker.words()}")
                 worker.trouble = "killed"
@@ -220,6 +226,7 @@ class Chaos:
         fault = self._fault(kind, worker.name)
         worker.send(number, group=False)
         self._ending[worker.name] = time.monotonic()
+        self._asked.discard(worker.name)
         return fault
 
     def _kill_helper(self, kind: str, actors: Sequence[Actor]) -> Fault | None:

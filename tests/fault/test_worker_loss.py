@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from tests.fault.stand import (
     right_result,
     stand,
     suspend,
+    wait_for,
 )
 from tests.processes import is_alive
 
@@ -43,13 +44,13 @@ def two(stood: Stand) -> Stand:
     return stood
 
 
-def loaded(at: Stand, victim: EmbeddedWorker, gate: Gate) -> Caller:
-    """A run of four tasks, of which the victim runs two and has taken the two others. The other workers stand by."""
+def loaded(at: Stand, victim: EmbeddedWorker, gate: Gate, nodes: Sequence[str] = FOUR) -> Caller:
+    """A run of some tasks, of which the victim runs two and has taken the others. The other workers stand by."""
     at.only(victim)
-    run = at.submit(gate.group(FOUR))
+    run = at.submit(gate.group(nodes))
     caller = Caller(run)
     gate.wait(2)
-    at.hold(victim, run, 4, running=2)
+    at.hold(victim, run, len(nodes), running=2)
     at.only(*at.workers)
     return caller
 
@@ -105,6 +106,32 @@ def test_a_worker_that_hangs_is_replaced_and_changes_nothing_when_it_goes_on(two
     assert caller.returns() is RunStatus.SUCCEEDED
     right_result(caller.run, FOUR)
     assert first <= {str(record["node"]) for record in events(caller.run, "node_lost")}
+
+
+def test_what_zombies_bring_counts_for_nothing_while_their_group_is_open(two: Stand, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    victim, heir = two.workers
+    nodes = [*FOUR, "e"]
+    caller = loaded(two, victim, gate, nodes)
+    run = caller.run
+    first = [begun.node for begun in gate.begun()]
+    two.only(heir)
+    suspend(victim)
+    gate.open(*first)
+    for node in first:
+        wait_for(run, "node_succeeded", node, timeout=20)
+    resume(victim)  # its two processes see the gate open, and end with results of their own
+    wait_until(
+        lambda: (lease := two.lease(victim)) and not any(item.run.id == run.id for item in lease.held),
+        timeout=20,
+        description="the worker to be back and to have let go of the run",
+    )
+    assert run.status is RunStatus.RUNNING
+    assert not events(run, "group_succeeded"), "their ends do not count for the chord"
+    gate.open()
+    assert caller.returns() is RunStatus.SUCCEEDED
+    right_result(run, nodes)
+    assert all(run.result(node) == f"{node}-2" for node in first)
 
 
 def test_where_no_watch_reports_a_death_the_lease_tells_of_it(tmp_path: Path) -> None:

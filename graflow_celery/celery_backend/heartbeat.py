@@ -84,7 +84,7 @@ class Heart:
                 answered = True
             except (redis.RedisError, UnavailableError) as error:
                 logger.warning("no beat: %s", error)
-            except Exception:  # noqa: BLE001  boundary: a worker whose beat ended would be taken for dead
+            except Exception:  # boundary: a worker whose beat ended would be taken for dead
                 logger.exception("the beat stumbled; it goes on")
             self._health.beat(answered)
             self._stopping.wait(self._runtime.settings.heartbeat_interval)

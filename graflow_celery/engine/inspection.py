@@ -35,13 +35,15 @@ class _Findings:
 
     Attributes:
         replaced: how many attempts another one took over.
-        done: nodes that need no look any more. ``vouched``: those that a live worker has.
+        done: nodes that need no look any more. ``vouched``: those that a live worker has. ``soon``: those of which more
+            will be known in a moment.
         queues: where messages are waited for.
     """
 
     replaced: int = 0
     done: list[str] = field(default_factory=list)
     vouched: list[str] = field(default_factory=list)
+    soon: list[str] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)
 
     def count(self, applied: Applied) -> None:
@@ -124,6 +126,10 @@ class Inspection:
                 self._queued(run, place, report, found)
         self._ledger.forget(run, found.done)
         self._ledger.ease(run, found.vouched, VOUCHED)
+        if found.soon:
+            moment = 2 * self._patience.interval
+            self._ledger.ease(run, found.soon, moment)
+            self._ledger.hurry(run, moment)
         self._tell_stalled(run, found.queues)
         return found.replaced
 
@@ -162,7 +168,9 @@ class Inspection:
         """An attempt that waits in its queue, or is held by a worker that is not ready for it, or was lost."""
         queue = self._queue_of(place.spec)
         found.queues.add(queue)
-        if self._has_left(queue, report.started) and not self._is_held(run, place.key, report.attempt):
+        if not self._has_left(queue, report.started):
+            found.soon += [place.key] if self._turnover.is_close(queue) else []
+        elif not self._is_held(run, place.key, report.attempt):
             found.count(self._losses.returned(run, place.plan, place.key, report, _left(queue)))
 
     def _group(self, run: RunRef, place: Place, report: NodeReport, found: _Findings) -> None:
@@ -175,6 +183,7 @@ class Inspection:
         left = {queue for queue in queues if self._has_left(queue, report.started)}
         if queues and not left:
             found.queues |= queues
+            found.soon += [place.key] if any(map(self._turnover.is_close, queues)) else []
             return
         records = zip(members.items(), self._ledger.reports(run, list(members)), strict=True)
         waiting = {member: queue for (member, queue), record in records if record is None}

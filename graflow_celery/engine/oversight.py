@@ -41,6 +41,9 @@ class Ledger(Protocol):
     def ease(self, run: RunRef, nodes: Sequence[str], seconds: float) -> None:
         """Lets nodes that are well be looked at in so many seconds."""
 
+    def hurry(self, run: RunRef, seconds: float = 0.0) -> None:
+        """Has the run looked at in so many seconds, unless that is to happen earlier."""
+
     def forget(self, run: RunRef, nodes: Sequence[str]) -> None:
         """Lets nodes be looked at no more."""
 

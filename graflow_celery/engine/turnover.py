@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+#: With so many messages left to be received, it is worth while to look again in a moment.
+CLOSE = 100
+
 #: How many messages wait in a queue; None where the broker does not say.
 Depth = Callable[[str], int | None]
 
@@ -27,12 +30,14 @@ class _Queue:
     Attributes:
         up_to: what was sent by then has left it.
         look: when somebody looked last, and how many messages waited; the workers' counts may not cover that time yet.
-        goal: when somebody looked, and the count with which all that waited then has left.
+        goal: when somebody looked, and the count with which all that waited then has left. ``missing``: how many of
+            those, as far as is known.
     """
 
     up_to: float = 0.0
     look: tuple[float, int] | None = None
     goal: tuple[float, int] | None = None
+    missing: int = 0
 
 
 class Turnover:
@@ -58,7 +63,13 @@ class Turnover:
             self._count(known, self._receivers.received([queue])[queue], now - age)
         if known.look is None and (depth := self._depth(queue)) is not None:
             known.look = (now, depth)
+            known.missing = depth if known.goal is None else min(depth, known.missing)
         return known.up_to
+
+    def is_close(self, queue: str) -> bool:
+        """Whether a look that was made will soon have told what it can."""
+        known = self._queues.get(queue)
+        return known is not None and (known.look is not None or known.goal is not None) and known.missing <= CLOSE
 
     def _count(self, known: _Queue, received: int, covered: float) -> None:
         """``received``: of messages so far; it covers all that was received until ``covered``."""
@@ -67,5 +78,7 @@ class Turnover:
             if known.goal is None or received + depth <= known.goal[1]:
                 known.goal = (at, received + depth)
             known.look = None
-        if known.goal is not None and received >= known.goal[1]:
-            known.up_to, known.goal = known.goal[0], None
+        if known.goal is not None:
+            known.missing = max(0, known.goal[1] - received)
+            if not known.missing:
+                known.up_to, known.goal = known.goal[0], None

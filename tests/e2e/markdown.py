@@ -21,6 +21,7 @@ _VARIABLE = (
     (re.compile(r"\b\w+@[\w.-]+"), "<worker>"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "<clock>"),
     (re.compile(r"\b\d+(\.\d+)? (ms|s|KB|MB|B)(?!\w)|\b\d+(\.\d+)?s\b"), "<amount>"),
+    (re.compile(r"\b(process|pid) \d+\b"), r"\1 <pid>"),
     (re.compile(r"Error \d+ connecting"), "Error connecting"),
     (re.compile(r"^ +slowest .*\n", re.MULTILINE), ""),  # told of a run whose tasks took some time
     (re.compile(r"[ \t]+"), " "),

@@ -260,7 +260,8 @@ def test_a_group_whose_queue_has_not_been_turned_over_is_looked_at_again() -> No
     world.worker("w#1")
     world.ledger.since["g"] = NOW
     assert world.inspect("g") == 0
-    assert (world.ledger.forgotten, world.ledger.eased) == ([], {})
+    assert (world.ledger.forgotten, world.ledger.eased) == ([], {"g": 2.0}), "in a moment more is known of the queue"
+    assert world.ledger.hurried == [2.0]
 
 
 def test_members_that_a_worker_holds_keep_the_group_in_sight() -> None:

@@ -80,6 +80,7 @@ class Ledger:
     sweeps: list[bool] = field(default_factory=list)
     eased: dict[str, float] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
+    hurried: list[float] = field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def late(self, *, sweep: bool = False) -> Iterable[Late]:
@@ -110,6 +111,9 @@ class Ledger:
 
     def input(self, run: RunRef, node: str) -> Any:
         return self.store.input(run, node)
+
+    def hurry(self, run: RunRef, seconds: float = 0.0) -> None:
+        self.hurried.append(seconds)
 
     def ease(self, run: RunRef, nodes: Sequence[str], seconds: float) -> None:
         self.eased |= dict.fromkeys(nodes, seconds)

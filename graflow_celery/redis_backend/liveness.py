@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -13,6 +13,8 @@ from graflow_celery.ports import Death, Held, RunRef
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys
 
+#: Beats after which a lease is written again that has not changed: a server that was restarted may have lost the last.
+RETELL = 9
 #: Deaths that a monitor takes on at a time.
 AT_ONCE = 50
 #: What stands between a worker's name and the mark of one of its starts.
@@ -95,17 +97,31 @@ class Liveness:
         #: Seconds from the last election until somebody can be declared dead, as far as it was known then.
         self.next_expiry: float | None = None
         self._mercy = False
+        self._told: dict[str, tuple[str, int]] = {}
 
     def beat(self, worker: WorkerLease, received: Mapping[str, int] | None = None) -> Beat:
-        """Renews a worker's lease: one round trip. ``received``: messages by queue since the beat before."""
+        """Renews a worker's lease: one round trip. ``received``: messages by queue since the beat before.
+
+        A lease that is as it was is written again with every tenth beat only, or if the store does not have it.
+        """
+        text, counts = worker.text(), [item for pair in (received or {}).items() for item in pair]
+        told, beats = self._told.get(worker.id, ("", 0))
+        again = text == told and beats < RETELL
+        declared, leader, unknown = self._beat(worker.id, "" if again else text, counts)
+        if unknown:
+            again = False
+            self._beat(worker.id, text, [])
+        self._told[worker.id] = (text, beats + 1 if again else 0)
+        return Beat(bool(declared), bool(leader))
+
+    def _beat(self, worker: str, text: str, counts: Sequence[str | int]) -> tuple[int, int, int]:
         keys = self._keys
-        counts = [item for pair in (received or {}).items() for item in pair]
-        _, declared, leader = self._scripts["beat"](
+        found = self._scripts["beat"](
             keys=[keys.beats, keys.leases, keys.declared, keys.received, keys.monitor],
-            args=[worker.id, worker.text(), *counts],
+            args=[worker, text, *counts],
             client=self._client,
         )
-        return Beat(bool(declared), bool(leader))
+        return cast(tuple[int, int, int], tuple(found))
 
     def leave(self, worker: str) -> None:
         """Ends a worker's lease now: it has shut down, and holds nothing any more."""

@@ -46,6 +46,8 @@ TELLING = frozenset(
         *("run_failed", "run_cancelled", "run_terminated"),
     }
 )
+#: States of tasks that nobody works on.
+IDLE = frozenset({"queued", "delayed"})
 #: Seconds for which what is due may lie until nobody seems to see to it: a monitor looks at each run every ten.
 OVERDUE = 15.0
 
@@ -113,7 +115,7 @@ def explained(facts: Facts, most: int | None = 20) -> Explanation:
     status = RunStatus(details["status"])
     found = _Found() if status.is_terminal else _open(facts)
     _count_ended(facts, found.counts)
-    tasks = sorted(found.tasks, key=lambda item: (item.since, item.place.key))
+    tasks = sorted(found.tasks, key=lambda item: (_state(facts, item) in IDLE, item.since, item.place.key))
     groups = sorted(found.groups, key=lambda item: (item[1].started, item[0].key))
     shown, shown_groups = tasks[:most], groups[:most]
     asked = [request for request in facts.requests if request.is_open]

@@ -121,7 +121,8 @@ class Explanation:
     Attributes:
         at: the server's time when it was asked. ``started``, ``finished``: of the run; None if it goes on.
         counts: of tasks, by state: those of ``nodes``, and ``succeeded``, ``failed``, ``skipped``.
-        nodes: the tasks that it waits for, the longest waiting first; ``more_nodes``: how many more there are.
+        nodes: the tasks that it waits for: those that somebody has, then those that wait for their turn, the oldest
+            first. ``more_nodes``: how many more there are.
         groups: the groups that are open, the oldest first; ``more_groups``: how many more there are.
         requests: what waits for a person.
         timeout: when the run ends by its timeout; None if it has none.

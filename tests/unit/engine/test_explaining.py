@@ -148,6 +148,8 @@ def test_of_a_big_run_a_few_are_told_and_all_are_counted() -> None:
     plan = group(5000, StrictGroupPolicy())
     found = explained(facts(plan, {"group": report(NodeState.RUNNING, attempt=0)}), 3)
     assert (len(found.nodes), found.more_nodes, found.counts) == (3, 4997, {"queued": 5000})
+    late = {"group": report(NodeState.RUNNING, attempt=0), "m77": report(NodeState.RUNNING, since=NOW - 1)}
+    assert [node.node for node in explained(facts(plan, late), 2).nodes] == ["m77", "m0"], "what runs comes first"
     assert len(explained(facts(plan, {"group": report(NodeState.RUNNING, attempt=0)}), None).nodes) == 5000
 
 

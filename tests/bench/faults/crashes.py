@@ -103,6 +103,7 @@ def held_by_one(session: Session, submit: Callable[[tuple[str, ...]], object]) -
     before = session.gate.wait_begun(2)
     wait_until(lambda: session.waiting() == 0, timeout=30, description="the queue to be empty")
     session.node("B", 4).wait_ready()
+    pass_time(PHASE.uniform(0, 1))  # Beats come every second; a worker dies whenever it likes.
     return holder, before
 
 

@@ -179,11 +179,10 @@ def _used(server: Any, work: Callable[[], None]) -> float:
 def _requests_of_a_beat(server: Any, worker: Simulated) -> float:
     """How many requests a beat sends: what the server heard from clients, not from scripts."""
     worker.beat()  # Loads the script.
-    server.ping()  # Connects.
     with server.monitor() as heard:
         for _ in range(COUNTED):
             worker.beat()
-        server.echo("over")
+        worker.client.echo("over")  # over a connection that is there
         requests = 0
         for command in heard.listen():
             if command["command"].upper() == "ECHO OVER":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graflow_celery.core.commands import DispatchNode, OpenGroup, OpenMembers
@@ -88,17 +88,17 @@ class Inspection:
         self._clock = now
         self._now = 0.0
         self._living: Mapping[str, Lease] = {}
-        self._dead: Collection[str] = ()
+        self._dead: Mapping[str, str] = {}
         self._crew: _Crew | None = None
         self._left: dict[str, float] = {}
         self._stalled: dict[str, tuple[float, frozenset[str]]] = {}
 
-    def begin(self, late: Sequence[Late], dead: Collection[str] = ()) -> None:
+    def begin(self, late: Sequence[Late], dead: Mapping[str, str] | None = None) -> None:
         """Learns in one step what is to be known of the workers that run what is late.
 
-        ``dead``: workers that were just declared dead, as records name them.
+        ``dead``: workers that were just declared dead, as records name them, and what is known of that.
         """
-        self._dead = dead
+        self._dead = dead or {}
         nodes = [report for item in late for report in item.nodes.values() if report is not None]
         if nodes:
             self._now = self._clock()
@@ -151,7 +151,7 @@ class Inspection:
         limit = place.spec.options.time_limit
         if lease is None:
             if age > self._patience.timeout or report.holder in self._dead:
-                cause = f"worker {report.worker} is gone while it ran"
+                cause = f"{self._dead.get(report.holder) or f'worker {report.worker} is gone'} while it ran this"
                 found.count(self._losses.lost(run, place.plan, place.key, report, cause))
         elif not any(
             (item.run.id, item.node, item.attempt) == (run.id, place.key, report.attempt) for item in lease.held

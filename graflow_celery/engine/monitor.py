@@ -58,7 +58,7 @@ class Monitor:
         done = sum(self._see_to_death(death) for death in deaths)
         # A worker that died may have had what no beat of it told of, or have been about to send something.
         late = list(self._ledger.late(sweep=bool(deaths)))
-        self._inspection.begin(late, {death.worker for death in deaths})
+        self._inspection.begin(late, {death.worker: _cause(death) for death in deaths})
         for item in late:
             try:
                 done += self._carry_out(item) + self._inspection.inspect(item)

@@ -69,7 +69,7 @@ def test_an_attempt_whose_worker_is_gone_is_lost() -> None:
     assert world.attempt("a") == (QUEUED, 2)
     assert world.sent("a") == [1, 2]
     [(node, reason)] = world.events("node_lost")
-    assert (node, reason) == ("a", "worker w is gone while it ran; it runs again elsewhere (loss 1 of 3)")
+    assert (node, reason) == ("a", "worker w is gone while it ran this; it runs again elsewhere (loss 1 of 3)")
     assert world.ledger.eased == {}
 
 

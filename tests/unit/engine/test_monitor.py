@@ -175,3 +175,14 @@ def test_it_looks_again_when_something_can_be_late() -> None:
     assert world.monitor.patience(1.0) == 0.3
     world.workforce.next_expiry = world.ledger.next_look = None
     assert world.monitor.patience(1.0) == 1.0
+
+
+def test_what_no_beat_of_a_dead_worker_told_of_is_lost_with_its_death() -> None:
+    world = of_group()
+    world.begin("a", "w#1", at=world.now)
+    world.dies("w#1")
+    world.ledger.items = [world.late("a")]
+    assert world.monitor.tick() == 1
+    [(node, reason)] = world.events("node_lost")
+    assert node == "a"
+    assert reason.startswith("worker w (pid 7) died or hangs (its last beat was 4.2 s ago) while it ran this;")

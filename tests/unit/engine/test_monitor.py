@@ -181,6 +181,7 @@ def test_what_no_beat_of_a_dead_worker_told_of_is_lost_with_its_death() -> None:
     world = of_group()
     world.begin("a", "w#1", at=world.now)
     world.dies("w#1")
+    del world.workforce.leases["w#1"]  # as when it is buried
     world.ledger.items = [world.late("a")]
     assert world.monitor.tick() == 1
     [(node, reason)] = world.events("node_lost")

@@ -102,7 +102,8 @@ class Inspection:
         nodes = [report for item in late for report in item.nodes.values() if report is not None]
         if nodes:
             self._now = self._clock()
-            self._living = self._workforce.living({report.holder for report in nodes if report.holder})
+            holders = {report.holder for report in nodes if report.holder}
+            self._living = self._workforce.living(holders.difference(self._dead))
             self._crew = None
             self._left = {}
             self._stalled = {run: told for run, told in self._stalled.items() if self._now - told[0] < VOUCHED}
@@ -225,7 +226,8 @@ class Inspection:
 
     def _everybody(self) -> _Crew:
         if self._crew is None:
-            self._crew = _Crew(self._workforce.living())
+            everybody = self._workforce.living()
+            self._crew = _Crew({worker: lease for worker, lease in everybody.items() if worker not in self._dead})
         return self._crew
 
     def _tell_stalled(self, run: RunRef, queues: set[str]) -> None:

@@ -63,6 +63,8 @@ def test_messages_that_were_thrown_away_are_sent_again(two: Stand, tmp_path: Pat
     gate.open()
     two.only()
     run = two.submit(gate.group(FOUR))
+    # A worker that is told to take no more hands back what it was just given.
+    wait_until(lambda: two.runtime.depth(two.settings.queue) == len(FOUR), description="the messages to wait")
     throw_away(two, delete=delete)
     two.only(*two.workers)
     assert Caller(run).returns(timeout=40) is RunStatus.SUCCEEDED

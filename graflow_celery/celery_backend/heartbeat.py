@@ -19,6 +19,7 @@ from graflow_celery.celery_backend.identity import BOOT
 from graflow_celery.celery_backend.pulse import HealthFile
 from graflow_celery.celery_backend.requests import GIVEN_BACK, give_back, held_requests
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.steady import hang_up
 from graflow_celery.celery_backend.watching import Watch
 from graflow_celery.errors import UnavailableError
 from graflow_celery.redis_backend.liveness import WorkerLease
@@ -169,27 +170,25 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
             heart, described = hearts[0]
             heart.count(described.queue_of(request))
 
-    def shutting_down(sender: Any = None, **_: Any) -> None:
-        # Celery lets go of what it has not begun, and its messages go back only when all that runs has ended. Sent from
-        # the handler of a signal: the next beat tells the store.
-        if hearts and hearts[0][1].lease().name == sender:
-            unbegun = [(request, request.held) for request in held_requests() if not request.eta]
-            GIVEN_BACK.extend((request, held) for request, held in unbegun if not held.running)
-
     def shut_down(**_: Any) -> None:
         while hearts:
             hearts.pop()[0].stop()
 
-    class ShutDownAtOnce(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
-        """Celery sends no signal when it shuts down without waiting for what runs."""
+    class LetGo(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
+        """What Celery sends no signal for: that a worker begins no more, and that it does not wait for what runs."""
 
         requires = ("celery.worker.components:Pool",)
+
+        def close(self, parent: Any) -> None:
+            # Celery forgets what it has not begun, and its messages go back only when all that runs has ended.
+            hang_up(parent.consumer)
+            held = [(request, request.held) for request in held_requests() if not request.eta]
+            GIVEN_BACK.extend(pair for pair in held if not pair[1].running)
 
         def terminate(self, parent: Any) -> None:
             shut_down()
 
-    app.steps["worker"].add(ShutDownAtOnce)
+    app.steps["worker"].add(LetGo)
     signals.worker_ready.connect(ready, weak=False)
     signals.task_received.connect(received, weak=False)
-    signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(shut_down, weak=False)

@@ -89,3 +89,15 @@ class SteadyConsumer(Consumer):
             self._parked = None
             logger.info("connected again: of %d messages %d went back to their queue, the others run here", held, back)
         super().on_ready()
+
+
+def hang_up(consumer: Any) -> None:
+    """Has a worker that shuts down wait for no message any more.
+
+    In Redis its wait goes on for a second although nobody reads what comes of it; and what is given to it then stays
+    there until all that runs has ended.
+    """
+    channel = consumer.task_consumer.channel if consumer is not None and consumer.task_consumer else None
+    if isinstance(channel, Channel) and channel._in_poll and not channel._in_poll.can_read(timeout=0):
+        channel._in_poll.disconnect()
+        channel._in_poll = None

@@ -14,6 +14,7 @@ that makes them::
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,12 +49,17 @@ class ProcessTestWorker(CeleryTestWorker):
     def get_running_processes_info(
         self, columns: Sequence[str] | None = None, filters: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """The worker's processes: the main one first, then its pool. See pytest-celery for the columns."""
+        """The worker's processes: the main one first, then its pool; the watch over it is not counted.
+
+        See pytest-celery for the columns.
+        """
         if self.container.status != "running":
             return []
         main = psutil.Process(self.container.worker.process.pid)
         found = [
-            process.as_dict(list(columns or PROCESS_COLUMNS)) for process in (main, *main.children(recursive=True))
+            process.as_dict(list(columns or PROCESS_COLUMNS))
+            for process in (main, *main.children(recursive=True))
+            if os.getsid(process.pid) == os.getsid(main.pid)  # the watch has a session of its own
         ]
         wanted = (filters or {}).items()
         return [info for info in found if all(info.get(name) == value for name, value in wanted)]

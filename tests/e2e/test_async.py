@@ -218,7 +218,7 @@ def test_a_thousand_awaited_runs_take_no_more_threads_and_connections_than_ten(
         return held, threading.active_count(), process.num_fds(), len(connections(settings))
 
     few, many = asyncio.run(counted(FEW)), asyncio.run(counted(MANY))
-    assert few[0] == many[0] == 2
+    assert max(few[0], many[0]) <= 2
     # The pools of threads, 8 of the library and those in which the test submits, need not be as busy with few runs, and
     # each of their threads has a connection when it makes a call: some 30 between them, not a thousand.
     for after_few, after_many in zip(few[1:], many[1:], strict=True):

@@ -82,7 +82,7 @@ def test_the_procfile_comes_up_serves_and_goes(settings: Settings, tmp_path: Pat
         wait_until(lambda: up(bool(alive.workers())), timeout=START_TIMEOUT, description="the worker's lease")
         wait_until(lambda: up(alive.leader() is not None), timeout=START_TIMEOUT, description="a monitor's lease")
         wait_until(
-            lambda: up("monitor monitor@" in log.read_text()), timeout=START_TIMEOUT, description="the monitor's log"
+            lambda: up("monitor on prefix" in log.read_text()), timeout=START_TIMEOUT, description="the monitor's log"
         )
         wait_until(lambda: up(is_healthy(port)), timeout=START_TIMEOUT, description="Flower's health check")
         with workflow("deployed") as wf:

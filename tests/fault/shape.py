@@ -75,7 +75,7 @@ def audit(run: Run, settings: Settings) -> None:
         ("run_succeeded", ""): 1,
     }
     client, keys = client_runtime(settings).client, client_runtime(settings).keys.run(run.id)
-    assert not client.exists(keys.outbox, keys.watch, keys.joins)
+    assert not client.exists(keys.outbox, keys.watch)
     lives = {key.decode(): client.ttl(key) for key in client.scan_iter(f"*{run.id}*")}
     assert lives
     assert [key for key, ttl in lives.items() if ttl < 0] == []

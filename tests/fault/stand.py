@@ -190,14 +190,21 @@ def resume(worker: EmbeddedWorker) -> None:
 
 @contextmanager
 def stand(broker: str = "redis", workers: int = 2, concurrency: int = 2, **options: Any) -> Iterator[Stand]:
-    """A cluster for the time of the block. ``options``: see EmbeddedCluster."""
+    """A cluster for the time of the block, which ends by force. ``options``: see EmbeddedCluster."""
     with _broker(broker) as given, EmbeddedCluster(workers, concurrency, **given, **options) as cluster:
+        if broker == "rabbitmq":
+            client_runtime(cluster.settings).app.conf.control_exchange = given["queue"]
         yield Stand(cluster)
+        cluster.workers.stop(grace=0.0)
 
 
 @contextmanager
 def _broker(name: str) -> Iterator[dict[str, Any]]:
-    """What a cluster has to know of a broker. On RabbitMQ the queue is its own, and is deleted afterwards."""
+    """What a cluster has to know of a broker.
+
+    On RabbitMQ the queue is its own, and is deleted afterwards; so are those of control commands, by whose names
+    workers of the same name in two clusters would get into each other's way.
+    """
     if name == "redis":
         yield {}
         return
@@ -209,9 +216,13 @@ def _broker(name: str) -> Iterator[dict[str, Any]]:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"RabbitMQ is expected at {RABBITMQ} on CI: {error}")
             pytest.skip(f"no RabbitMQ at {RABBITMQ}")
-    yield {"broker_url": RABBITMQ, "queue": queue, "queues": [queue]}
+    env = {"CELERY_CONFIG_MODULE": "tests.fault.own_control", "GRAFLOW_TEST_CONTROL": queue}
+    yield {"broker_url": RABBITMQ, "queue": queue, "queues": [queue], "env": env}
     with Connection(RABBITMQ, connect_timeout=3) as connection:
-        connection.channel().queue_delete(queue)
+        channel = connection.channel()
+        channel.queue_delete(queue)
+        for exchange in (queue, f"{queue}.pidbox", f"reply.{queue}.pidbox"):
+            channel.exchange_delete(exchange)
 
 
 class Caller:

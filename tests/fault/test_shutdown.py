@@ -10,7 +10,7 @@ import pytest
 
 from graflow_celery import RunStatus
 from graflow_celery.testing import wait_until
-from tests.fault.stand import BROKERS, Caller, Gate, Stand, events, right_result, stand
+from tests.fault.stand import BROKERS, FAST, Caller, Gate, Stand, events, right_result, stand
 
 pytestmark = pytest.mark.workers
 
@@ -20,13 +20,13 @@ SOFTLY = {"CELERY_CONFIG_MODULE": "tests.fault.slow_shutdown"}
 
 @pytest.fixture(scope="module", params=BROKERS)
 def stood(request: pytest.FixtureRequest) -> Iterator[Stand]:
-    with stand(request.param) as made:
+    with stand(request.param, **FAST) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def soft() -> Iterator[Stand]:
-    with stand("redis", env=SOFTLY) as made:
+    with stand("redis", env=SOFTLY, **FAST) as made:
         yield made
 
 
@@ -61,6 +61,8 @@ def test_what_a_worker_has_to_leave_runs_elsewhere_at_once(
     stood: Stand, soft: Stand, tmp_path: Path, gently: bool
 ) -> None:
     at = soft if gently else stood
+    if gently and not stood.settings.broker.startswith("redis"):
+        pytest.skip("one broker is enough for what comes to the same")
     gate = Gate(tmp_path)
     caller = loaded(at, gate)
     running = [begun.node for begun in gate.begun()]

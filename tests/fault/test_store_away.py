@@ -11,17 +11,17 @@ import pytest
 
 from graflow_celery import RunStatus
 from graflow_celery.testing import wait_until
-from tests.fault.stand import Caller, Gate, Stand, events, right_result, stand
+from tests.fault.stand import FAST, Caller, Gate, Stand, events, right_result, stand
 
 pytestmark = pytest.mark.workers
 
 #: Longer than a lease lasts.
-AWAY = 5.0
+AWAY = 3.0
 
 
 @pytest.fixture(scope="module")
 def stood(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with stand(data_dir=tmp_path_factory.mktemp("data")) as made:
+    with stand(data_dir=tmp_path_factory.mktemp("data"), **FAST) as made:
         yield made
 
 

@@ -342,6 +342,17 @@ class Run:
         with contextlib.ExitStack() as standing:
             yield from self._watched(reader, deadline, standing)
 
+    def _obstacle(self) -> dict[str, Any] | None:
+        """What keeps the run from moving, without waiting for a server that does not serve. Raises RunLostError."""
+        try:
+            with patience(0.0):  # a server that cannot save refuses the PING with which a new connection begins
+                found = Circumstances.of(self._runtime)
+                if not found.refusal:
+                    check_there(self._runtime, self.id)
+                return found.obstacle(self.plan.queues(self._runtime.settings.queue))
+        except StoreUnavailableError:
+            return None
+
     def _watched(
         self, reader: EventReader, deadline: float | None, standing: contextlib.ExitStack
     ) -> Iterator[EventRecord | None]:
@@ -365,9 +376,7 @@ class Run:
                 standing.enter_context(standby_of(self._runtime).standing())
                 stands = True
             if idle >= settings.heartbeat_timeout:
-                with self._persistent(deadline):
-                    check_there(self._runtime, self.id)
-                    found = Circumstances.of(self._runtime).obstacle(self.plan.queues(settings.queue))
+                found = self._obstacle()
                 if found is not None and found != told:
                     yield {**found, "at": time.time()}
                 told = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,7 +79,8 @@ def opened(url: str, retry: Retry, timeout: float, connect_timeout: float = CONN
     options: dict[str, Any] = {
         "socket_connect_timeout": connect_timeout,
         "socket_timeout": timeout,
-        "health_check_interval": 30,
+        # None: a server that cannot save refuses even PING, and a call over a connection that broke is tried again.
+        "health_check_interval": 0,
         "retry": retry,
     }
     if not url.startswith("sentinel://"):
@@ -139,6 +141,12 @@ class Patient(Retry):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Patient) and other._url == self._url
+
+    def get_retries(self) -> int:
+        """As many as there is time for. The client counts a failure beyond them by the server's port, which the
+        connection of a Unix socket does not have (redis-py 8.1), so there must be none.
+        """
+        return sys.maxsize
 
     def call_with_retry(self, do: Callable[[], Result], *args: Any, **kwargs: Any) -> Result:
         given = _patience.get()

@@ -183,33 +183,38 @@ class EventHub:
         self._waking = None
 
     async def _read_on(self) -> None:
+        async with _connected(self._url) as reader, _connected(self._url) as self._commands:
+            try:
+                await self._read_again_and_again(reader)
+            finally:
+                if self._waking is not None:  # it may be connecting, and what it opens has to be closed too
+                    await asyncio.wait([self._waking])
+
+    async def _read_again_and_again(self, reader: Redis) -> None:
         backoff = Pauses()
         loop = asyncio.get_running_loop()
         failures = 0
         reached = looked = loop.time()
-        async with _connected(self._url) as reader, _connected(self._url) as self._commands:
-            while self._followers:
-                try:
-                    brought = await self._read(reader)
-                    if loop.time() - looked >= BLOCK:
-                        await self._look_after(reader)
-                        looked = loop.time()
-                except _UNREACHABLE as error:
-                    failures += 1
-                    if failures > 1:
-                        outages.began(self._url, error)
-                    if not passes(error) or loop.time() - reached > self._patience:
-                        raise failure(self._url, error) from None
-                    looked = -BLOCK  # a server that comes back may come back empty
-                    await asyncio.sleep(backoff.compute(failures))
-                else:
-                    failures = 0
-                    outages.ended(self._url)
-                    reached = loop.time()
-                    if brought:
-                        await asyncio.sleep(min(LONGEST_PAUSE, brought * PAUSE_PER_STREAM))
-            if self._waking is not None:
-                await self._waking
+        while self._followers:
+            try:
+                brought = await self._read(reader)
+                if loop.time() - looked >= BLOCK:
+                    await self._look_after(reader)
+                    looked = loop.time()
+            except _UNREACHABLE as error:
+                failures += 1
+                if failures > 1:
+                    outages.began(self._url, error)
+                if not passes(error) or loop.time() - reached > self._patience:
+                    raise failure(self._url, error) from None
+                looked = -BLOCK  # a server that comes back may come back empty
+                await asyncio.sleep(backoff.compute(failures))
+            else:
+                failures = 0
+                outages.ended(self._url)
+                reached = loop.time()
+                if brought:
+                    await asyncio.sleep(min(LONGEST_PAUSE, brought * PAUSE_PER_STREAM))
 
     async def _read(self, reader: Redis) -> int:
         """One read of everything that is followed. Returns how many streams that was, or 0 if there were no news."""

@@ -115,7 +115,9 @@ class Runtime:
         """Reports that an attempt was stopped, or will not be begun here, through no fault of its own."""
         [report] = self.store.reports(held.run, [held.node])
         begun = "" if report is None else report.holder
-        if held.attempt == (1 if report is None else report.attempt) and begun == (holder if held.running else ""):
+        if held.attempt == (held.run.first if report is None else report.attempt) and begun == (
+            holder if held.running else ""
+        ):
             self.losses.returned(held.run, self.plan_for(held.run, held.added), held.node, report, cause)
 
     def is_wanted(self, held: Held, holder: str) -> bool:
@@ -132,12 +134,6 @@ class Runtime:
         if report is None:
             return held.attempt == held.run.first
         return report.attempt == held.attempt and not report.state.is_final and report.holder in ("", holder)
-
-    def _current(self, held: Held, holder: str) -> NodeReport | None:
-        """The record of an attempt, if ``holder`` runs it."""
-        [report] = self.store.reports(held.run, [held.node])
-        fits = report is not None and (report.attempt, report.holder) == (held.attempt, holder)
-        return report if fits else None
 
     def _stop_stale(self, run: RunRef) -> None:
         self.ask_to_stop([run.id])

@@ -95,7 +95,7 @@ class Watch:
                     logger.error("the server went away (%s); trying again until it answers", short(error))
                 self.answers = False
                 self._stopping.wait(self._runtime.settings.heartbeat_interval)
-            except Exception:
+            except Exception:  # boundary: what one run is like must not end the watch over all others
                 logger.exception("the monitor stumbled; it goes on")
                 self._stopping.wait(self._runtime.settings.heartbeat_interval)
         client.close()

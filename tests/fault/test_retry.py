@@ -13,8 +13,10 @@ from graflow_celery.celery_backend.retrying import retry
 from graflow_celery.core.events import BarrierReached, NodeSucceeded
 from graflow_celery.core.scheduler import Scheduler
 from graflow_celery.distributed import client_runtime
+from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.errors import BlobMissingError, RetryRefusedError, UnknownNodeError
-from graflow_celery.ports import Attempt, Outcome, RunRef
+from graflow_celery.ports import Attempt, Held, Outcome, RunRef
+from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
 
 pytestmark = pytest.mark.workers
@@ -251,3 +253,19 @@ def test_a_run_whose_graph_left_the_store_is_refused(graflow_settings: Settings,
     with pytest.raises(BlobMissingError, match=r"graph .* Submit the workflow again"):
         run.retry_failed()
     assert run.status is RunStatus.FAILED
+
+
+def test_what_a_worker_had_not_begun_of_a_retried_run_is_given_back() -> None:
+    with EmbeddedServer() as server:
+        settings = load_settings(redis_url=server.url)
+        with workflow("retried") as wf:
+            ParallelGroup([gated(task_id=name, home="nowhere") for name in "ab"], name="g")
+        run = wf.submit(settings=settings)
+        run.cancel("to try it again")
+        run.retry_failed()
+        runtime = client_runtime(settings)
+        reference = RunRef(run.id, runtime.store.details(run.id)["graph"])
+        assert reference.first > 1
+        runtime.give_back(Held(reference, "a", reference.first), "worker#1", "its worker shut down")
+        assert [event["node"] for event in run.events() if event["event"] == "node_returned"] == ["a"]
+        run.cancel("enough")

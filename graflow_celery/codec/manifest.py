@@ -14,6 +14,7 @@ from typing import Any
 
 from graflow_celery.codec.callables import encode_callable
 from graflow_celery.codec.canonical import canonical_json, digest
+from graflow_celery.codec.envelope import Content
 from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.expr import Executable
@@ -47,7 +48,8 @@ _POLICIES: dict[str, type[Any]] = {
 _POLICY_NAMES = {kind: name for name, kind in _POLICIES.items()}
 
 Blob = Callable[[], bytes]
-Fetch = Callable[[str, str], bytes]
+#: Brings what is in a blob, checked: ``fetch(name, what)``.
+Fetch = Callable[[str, str], Content]
 #: ``{"client" or "agent": {name: factory}}``, as LLMRegistry.factories() gives them.
 Factories = Mapping[Any, Mapping[str, Callable[..., Any]]]
 
@@ -99,7 +101,7 @@ def pack_graph(
         known = functions.get(id(wrapper.func))
         if known is None:
             known = functions[id(wrapper.func)] = fingerprint(wrapper.func, what=f"task '{wrapper.task_id}'")
-            blobs[known] = partial(_function_blob, wrapper, codec)
+            blobs[known] = partial(_function_blob, wrapper, codec, known)
         return known
 
     def bound(task_id: str, name: str, value: Any) -> list[Any]:
@@ -107,7 +109,7 @@ def pack_graph(
             return ["json", value]
         what = f"argument '{name}' of task '{task_id}'"
         name_of_value = fingerprint(value, what=what)
-        blobs[name_of_value] = partial(codec.encode, value, what=what)
+        blobs[name_of_value] = partial(_value_blob, value, what, codec, name_of_value)
         return ["blob", name_of_value]
 
     nodes: list[list[Any]] = []  # a list, which keeps the order in which they were written
@@ -136,7 +138,7 @@ def pack_graph(
         content["llm"] = llm
     manifest = canonical_json(content)
     name = digest(manifest)
-    blobs[name] = partial(codec.seal, manifest, "json")
+    blobs[name] = partial(codec.seal, manifest, "json", name)
     return PackedGraph(name, blobs)
 
 
@@ -147,7 +149,7 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec) -> LoadedGraph:
         BlobRejectedError: it is not what was stored under that name, or of a version that this package cannot read.
     """
     what = f"graph {name}"
-    _, manifest = codec.open(fetch(name, what))
+    manifest = bytes(fetch(name, what).payload)
     if digest(manifest) != name:
         raise BlobRejectedError(f"Blob {name} ({what}) is not what was stored: its digest differs.")
     content = json.loads(manifest)
@@ -168,7 +170,7 @@ def blob_names(name: str, fetch: Fetch, codec: ValueCodec) -> list[str]:
     """Every blob that the graph of hash ``name`` consists of, itself included. Raises BlobRejectedError."""
     names = {name: None}
 
-    def noted(blob: str, what: str) -> bytes:
+    def noted(blob: str, what: str) -> Content:
         names[blob] = None
         return fetch(blob, what)
 
@@ -192,18 +194,23 @@ def _pack_factories(factories: Factories, codec: ValueCodec, blobs: dict[str, Bl
     for kind, named in factories.items():
         for name, factory in named.items():
             key = fingerprint(factory, what=f"LLM {kind} '{name}'")
-            blobs[key] = partial(_factory_blob, factory, f"LLM {kind} {name}", codec)
+            blobs[key] = partial(_factory_blob, factory, f"LLM {kind} {name}", codec, key)
             packed.setdefault(kind, {})[name] = key
     return packed
 
 
-def _factory_blob(factory: Callable[..., Any], what: str, codec: ValueCodec) -> bytes:
-    return codec.seal(encode_callable(factory, task_id=what, allow_pickle=codec.allows_pickle), "raw")
+def _factory_blob(factory: Callable[..., Any], what: str, codec: ValueCodec, name: str) -> bytes:
+    return codec.seal(encode_callable(factory, task_id=what, allow_pickle=codec.allows_pickle), "raw", name)
 
 
-def _function_blob(wrapper: TaskWrapper, codec: ValueCodec) -> bytes:
+def _function_blob(wrapper: TaskWrapper, codec: ValueCodec, name: str) -> bytes:
     data = encode_callable(wrapper.func, task_id=wrapper.task_id, allow_pickle=codec.allows_pickle)
-    return codec.seal(data, "raw")
+    return codec.seal(data, "raw", name)
+
+
+def _value_blob(value: Any, what: str, codec: ValueCodec, name: str) -> bytes:
+    content = codec.written(value, what=what)
+    return codec.seal(content.payload, content.serializer, name)
 
 
 def _is_small_json(value: Any) -> bool:
@@ -233,7 +240,7 @@ def _pack_policy(
     if type(policy) in _POLICY_NAMES:
         return [_POLICY_NAMES[type(policy)], *(getattr(policy, item.name) for item in fields(policy))]  # type: ignore[arg-type]
     name = fingerprint(policy, what=what)
-    blobs[name] = partial(codec.encode, policy, what=what)
+    blobs[name] = partial(_value_blob, policy, what, codec, name)
     return ["blob", name]
 
 
@@ -254,7 +261,7 @@ def _spec(node_id: str, described: Mapping[str, Any], fetch: Fetch, codec: Value
 def _policy(packed: Sequence[Any], what: str, fetch: Fetch, codec: ValueCodec) -> Any:
     kind, *arguments = packed
     if kind == "blob":
-        return codec.decode(fetch(arguments[0], what), what=what)
+        return codec.read(fetch(arguments[0], what), what=what)
     return _POLICIES[kind](*arguments)
 
 

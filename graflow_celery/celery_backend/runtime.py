@@ -19,6 +19,7 @@ from graflow_celery import failpoints
 from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
+from graflow_celery.celery_backend.sharing import shared_content
 from graflow_celery.checkpointing import STORE, codec_of
 from graflow_celery.codec.manifest import LoadedGraph, load_graph, pack_graph
 from graflow_celery.codec.references import check, signed
@@ -65,7 +66,8 @@ class Runtime:
         self.client = connect(settings.redis_url)
         self.scripts = Scripts(self.client)
         self.codec = codec_of(settings)
-        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, settings.worker_cache_bytes)
+        cache, shared = settings.worker_cache_bytes, shared_content(app)
+        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, cache, shared)
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from graflow_celery.codec.envelope import Content
@@ -12,6 +12,7 @@ from graflow_celery.codec.values import ValueCodec
 from graflow_celery.errors import BlobMissingError
 from graflow_celery.redis_backend.client import Client
 from graflow_celery.redis_backend.keys import Keys
+from graflow_celery.redis_backend.shared_content import SharedContent
 
 
 class ContentStore:
@@ -20,7 +21,20 @@ class ContentStore:
     ``uploads`` and ``uploaded_bytes`` count what this client sent; ``downloads`` what it fetched.
     """
 
-    def __init__(self, client: Client, keys: Keys, codec: ValueCodec, ttl: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        codec: ValueCodec,
+        ttl: int,
+        cache_bytes: int,
+        shared: SharedContent | None = None,
+    ) -> None:
+        """
+        Args:
+            ttl: seconds for which a blob lives after it was stored or renewed.
+            cache_bytes: what this process keeps. ``shared``: what it shares with other processes of its worker.
+        """
         self.uploads = 0
         self.uploaded_bytes = 0
         self.downloads = 0
@@ -30,6 +44,7 @@ class ContentStore:
         self._ttl = ttl
         self._cache = _Cache(cache_bytes)
         self._fetching = _Flights()
+        self._shared = shared
 
     def put(self, blobs: Mapping[str, bytes]) -> int:
         """Stores what is absent and renews what is there; returns how many were uploaded. Two round trips at most."""
@@ -48,6 +63,8 @@ class ContentStore:
         for absent in self.absent([name]):
             self.put({absent: self._codec.seal(content.payload, content.serializer, name)})
         self._cache.keep(name, content)
+        if self._shared is not None:
+            self._shared.keep(name, content)
 
     def absent(self, names: Sequence[str]) -> list[str]:
         """Those of ``names`` that the store lacks; the others are renewed. One round trip."""
@@ -62,14 +79,38 @@ class ContentStore:
         Raises:
             BlobMissingError, BlobRejectedError: it is not there, or fails a check. Both name it, and ``what`` it is.
         """
+        return self._once(name, lambda: self._fetched(name, what))
+
+    def value(self, name: str, what: str) -> Content:
+        """As :meth:`get`, of a large value, which the processes of one worker share."""
+        return self._once(name, lambda: self._shared_or_fetched(name, what))
+
+    def _once(self, name: str, bring: Callable[[], Content]) -> Content:
         found = self._cache.find(name)
         if found is not None:
             return found
         with self._fetching.alone(name):
             found = self._cache.find(name)
             if found is None:
-                found = self._codec.open(self.sealed(name, what), what=what, name=name)
+                found = bring()
                 self._cache.keep(name, found)
+            return found
+
+    def _fetched(self, name: str, what: str) -> Content:
+        return self._codec.open(self.sealed(name, what), what=what, name=name)
+
+    def _shared_or_fetched(self, name: str, what: str) -> Content:
+        shared = self._shared
+        if shared is None:
+            return self._fetched(name, what)
+        found = shared.find(name)
+        if found is not None:
+            return found
+        with shared.alone(name):
+            found = shared.find(name)
+            if found is None:
+                found = self._fetched(name, what)
+                shared.keep(name, found)
             return found
 
     def sealed(self, name: str, what: str) -> bytes:

@@ -64,7 +64,7 @@ class Runtime:
         self.client = connect(settings.redis_url)
         self.scripts = Scripts(self.client)
         self.codec = codec_of(settings)
-        self.content = ContentStore(self.client, self.keys, settings.run_ttl, settings.worker_cache_bytes)
+        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, settings.worker_cache_bytes)
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
@@ -73,7 +73,7 @@ class Runtime:
         self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
         self.retries = RedisRetries(self.client, self.keys, lifetimes)
-        self.checkpoints = WorkerCheckpoints(self.snapshots, self.content.get, settings, self._wish)
+        self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
         self.engine = Engine(self.store, executor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
         self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
@@ -186,7 +186,7 @@ class Runtime:
         return loaded
 
     def _stored(self, name: str) -> LoadedGraph:
-        loaded = load_graph(name, self.content.get, self.codec)
+        loaded = load_graph(name, self.content.get, self.codec, self.content.get_all)
         if not loaded.base:
             return loaded
         return replace(loaded, plan=self.graph(loaded.base).plan.extended(name, loaded.plan.nodes))

@@ -15,6 +15,7 @@ from typing import Any
 
 from graflow_celery.codec.callables import encode_callable
 from graflow_celery.codec.canonical import canonical_json, digest
+from graflow_celery.codec.envelope import Content
 from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.pages import LARGE, Entry, checked, is_small, opened, paged, stored, with_root
 from graflow_celery.codec.values import ValueCodec
@@ -53,8 +54,10 @@ _NESTED: dict[str, Callable[..., Any]] = {"map": MapSpec, "owner": Owner}
 _POLICY_NAMES = {kind: name for name, kind in _POLICIES.items()}
 
 Blob = Callable[[], bytes]
-Fetch = Callable[[str, str], bytes]
-FetchAll = Callable[[Sequence[str], str], Sequence[bytes]]
+#: Brings what is in a blob, checked: ``fetch(name, what)``.
+Fetch = Callable[[str, str], Content]
+#: Brings what is in several, at once.
+FetchAll = Callable[[Sequence[str], str], Sequence[Content]]
 #: ``{"client" or "agent": {name: factory}}``, as LLMRegistry.factories() gives them.
 Factories = Mapping[Any, Mapping[str, Callable[..., Any]]]
 
@@ -102,18 +105,18 @@ class PackedGraph:
         if self.hash in absent:
             inside = with_root(self.pages, absent)
             data = stored(self.root, [self.pages[name] for name in inside])
-            blobs[self.hash] = partial(self.codec.seal, data, "json")
+            blobs[self.hash] = partial(self.codec.seal, data, "json", self.hash)
         elif manifest is not None and not is_small(self.pages):
             inside = self._inside(manifest)
         for name, page in self.pages.items():
             if name in absent and name not in inside:
-                blobs[name] = partial(self.codec.seal, page, "json")
+                blobs[name] = partial(self.codec.seal, page, "json", name)
         return blobs
 
     def _inside(self, manifest: bytes) -> Collection[str]:
         """The pages that were stored with the root. Of a manifest that cannot be read, none can be told."""
         try:
-            return opened(self.hash, self.codec.open(manifest)[1])[1]
+            return opened(self.hash, self.codec.open(manifest, name=self.hash).payload)[1]
         except BlobRejectedError:
             return ()
 
@@ -145,7 +148,7 @@ def pack_graph(
         known = functions.get(id(wrapper.func))
         if known is None:
             known = functions[id(wrapper.func)] = fingerprint(wrapper.func, what=f"task '{wrapper.task_id}'")
-            blobs[known] = partial(_function_blob, wrapper, codec)
+            blobs[known] = partial(_function_blob, wrapper, codec, known)
         return known
 
     def bound(task_id: str, name: str, value: Any) -> list[Any]:
@@ -153,7 +156,7 @@ def pack_graph(
             return ["json", value]
         what = f"argument '{name}' of task '{task_id}'"
         name_of_value = fingerprint(value, what=what)
-        blobs[name_of_value] = partial(codec.encode, value, what=what)
+        blobs[name_of_value] = partial(_value_blob, value, what, codec, name_of_value)
         return ["blob", name_of_value]
 
     entries: list[Entry] = []  # a list, which keeps the order in which they were written
@@ -174,7 +177,9 @@ def pack_graph(
             if wrapper.inject_llm_client or wrapper.inject_llm_agent:
                 described["code"] += [wrapper.inject_llm_client, wrapper.inject_llm_agent]
         entries.append([node.id, described])
-    pages = paged(entries, {node.id for node in plan.nodes.values() if len(node.entries) + len(node.successors) > LARGE})
+    pages = paged(
+        entries, {node.id for node in plan.nodes.values() if len(node.entries) + len(node.successors) > LARGE}
+    )
     content: dict[str, Any] = {"version": VERSION, "name": plan.name, "start": plan.start, "pages": list(pages)}
     if base:
         content["base"] = base
@@ -197,11 +202,11 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll |
         BlobMissingError: a part of it is not there.
         BlobRejectedError: it is not what was stored under that name, or of a version that this package cannot read.
     """
-    content, pages = _manifest(name, fetch, codec)
+    content, pages = _manifest(name, fetch)
     what = f"page of graph {name}"
     apart = [page for page in content["pages"] if page not in pages]
-    blobs = fetch_all(apart, what) if fetch_all is not None else [fetch(page, what) for page in apart]
-    pages |= {page: checked(page, codec.open(blob)[1], what) for page, blob in zip(apart, blobs, strict=True)}
+    found = fetch_all(apart, what) if fetch_all is not None else [fetch(page, what) for page in apart]
+    pages |= {page: checked(page, blob.payload, what) for page, blob in zip(apart, found, strict=True)}
     entries: dict[str, Any] = {}
     for page in content["pages"]:
         entries.update(json.loads(pages[page]))
@@ -212,10 +217,10 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll |
     return LoadedGraph(plan, code, content.get("llm", {}), content.get("base", ""))
 
 
-def _manifest(name: str, fetch: Fetch, codec: ValueCodec) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _manifest(name: str, fetch: Fetch) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The root, and the pages that were stored with it. Raises BlobRejectedError."""
     what = f"graph {name}"
-    root, pages = opened(name, codec.open(fetch(name, what))[1])
+    root, pages = opened(name, fetch(name, what).payload)
     content: dict[str, Any] = json.loads(root)
     if content.get("version") != VERSION:
         raise BlobRejectedError(
@@ -231,11 +236,11 @@ def blob_names(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll |
     """Every blob that the graph of hash ``name`` consists of, itself included. Raises what :func:`load_graph` does."""
     names = {name: None}
 
-    def noted(blob: str, what: str) -> bytes:
+    def noted(blob: str, what: str) -> Content:
         names[blob] = None
         return fetch(blob, what)
 
-    def all_noted(blobs: Sequence[str], what: str) -> Sequence[bytes]:
+    def all_noted(blobs: Sequence[str], what: str) -> Sequence[Content]:
         names.update(dict.fromkeys(blobs))
         return [fetch(blob, what) for blob in blobs] if fetch_all is None else fetch_all(blobs, what)
 
@@ -259,18 +264,23 @@ def _pack_factories(factories: Factories, codec: ValueCodec, blobs: dict[str, Bl
     for kind, named in factories.items():
         for name, factory in named.items():
             key = fingerprint(factory, what=f"LLM {kind} '{name}'")
-            blobs[key] = partial(_factory_blob, factory, f"LLM {kind} {name}", codec)
+            blobs[key] = partial(_factory_blob, factory, f"LLM {kind} {name}", codec, key)
             packed.setdefault(kind, {})[name] = key
     return packed
 
 
-def _factory_blob(factory: Callable[..., Any], what: str, codec: ValueCodec) -> bytes:
-    return codec.seal(encode_callable(factory, task_id=what, allow_pickle=codec.allows_pickle), "raw")
+def _factory_blob(factory: Callable[..., Any], what: str, codec: ValueCodec, name: str) -> bytes:
+    return codec.seal(encode_callable(factory, task_id=what, allow_pickle=codec.allows_pickle), "raw", name)
 
 
-def _function_blob(wrapper: TaskWrapper, codec: ValueCodec) -> bytes:
+def _function_blob(wrapper: TaskWrapper, codec: ValueCodec, name: str) -> bytes:
     data = encode_callable(wrapper.func, task_id=wrapper.task_id, allow_pickle=codec.allows_pickle)
-    return codec.seal(data, "raw")
+    return codec.seal(data, "raw", name)
+
+
+def _value_blob(value: Any, what: str, codec: ValueCodec, name: str) -> bytes:
+    content = codec.written(value, what=what)
+    return codec.seal(content.payload, content.serializer, name)
 
 
 def _is_small_json(value: Any) -> bool:
@@ -315,7 +325,7 @@ def _pack_policy(
     if type(policy) in _POLICY_NAMES:
         return [_POLICY_NAMES[type(policy)], *(getattr(policy, item.name) for item in fields(policy))]  # type: ignore[arg-type]
     name = fingerprint(policy, what=what)
-    blobs[name] = partial(codec.encode, policy, what=what)
+    blobs[name] = partial(_value_blob, policy, what, codec, name)
     return ["blob", name]
 
 
@@ -347,5 +357,5 @@ def _spec(node_id: str, described: Mapping[str, Any], exit_index: int, fetch: Fe
 def _policy(packed: Sequence[Any], what: str, fetch: Fetch, codec: ValueCodec) -> Any:
     kind, *arguments = packed
     if kind == "blob":
-        return codec.decode(fetch(arguments[0], what), what=what)
+        return codec.read(fetch(arguments[0], what), what=what)
     return _POLICIES[kind](*arguments)

@@ -57,22 +57,22 @@ def stored(root: bytes, pages: Sequence[bytes]) -> bytes:
     return b"\n".join((root, *pages))
 
 
-def opened(name: str, data: bytes) -> tuple[bytes, dict[str, bytes]]:
+def opened(name: str, data: bytes | memoryview) -> tuple[bytes, dict[str, bytes]]:
     """The root out of the manifest's blob, and the pages that were stored with it, by name.
 
     Raises BlobRejectedError: it is not what was stored as the graph ``name``.
     """
-    root, *pages = data.split(b"\n")
+    root, *pages = bytes(data).split(b"\n")
     if digest(root) != name:
         raise BlobRejectedError(f"Blob {name} (graph {name}) is not what was stored: its digest differs.")
     return root, {digest(page): page for page in pages}
 
 
-def checked(name: str, page: bytes, what: str) -> bytes:
+def checked(name: str, page: bytes | memoryview, what: str) -> bytes:
     """Raises BlobRejectedError unless ``page`` is the page of that name."""
     if digest(page) != name:
         raise BlobRejectedError(f"Blob {name} ({what}) is not what was stored: its digest differs.")
-    return page
+    return bytes(page)
 
 
 def with_root(pages: Mapping[str, bytes], absent: Collection[str]) -> list[str]:

@@ -252,8 +252,8 @@ def _body(data: bytes, path: str) -> bytes:
 
 def _unpacked(body: bytes, path: str, codec: ValueCodec) -> Checkpoint:
     (length,) = _LENGTH.unpack_from(body)
-    _, packed = codec.open(body[_LENGTH.size : _LENGTH.size + length])
-    index = json.loads(packed.decode("utf-8", "surrogatepass"))
+    content = codec.open(body[_LENGTH.size : _LENGTH.size + length], what="the checkpoint's index")
+    index = json.loads(bytes(content.payload).decode("utf-8", "surrogatepass"))
     blobs = dict(_blobs(body[_LENGTH.size + length :], index["blobs"], path))
 
     def value(name: str, what: str) -> Any:

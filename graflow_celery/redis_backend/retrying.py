@@ -146,7 +146,7 @@ class RedisRetries:
         for name in (keys.results, keys.inputs, keys.channel):
             for _, field in self._client.hscan_iter(name, count=SLICE):
                 if field.startswith(REFERENCE):
-                    found.append(field[1:].decode())
+                    found.append(field[1:33].decode())
         return found
 
 

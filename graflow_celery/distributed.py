@@ -408,16 +408,17 @@ def submit(
         reference = RunRef(new_run_id() if run_id is None else run_id, packed.hash)
         if run_id is not None and (there := found(runtime, reference, plan)) is not None:
             return Run(runtime, there)
-        _check_workers(runtime, plan, require_workers)
-        absent = runtime.content.absent(list(packed.blobs))
-        blobs = {name: packed.blobs[name]() for name in absent}
+        run = Run(runtime, reference)
+        with runtime.client.pipeline(transaction=False) as pipe:
+            unserved = runtime.liveness.ask(pipe, plan.queues(runtime.settings.queue))
+            upload = runtime.content.ask(pipe, packed)
+            replies = iter(pipe.execute())
+        _check_workers(unserved(replies), require_workers)
+        run.uploaded_blobs, run.uploaded_bytes = upload(replies)
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error
-    run = Run(runtime, reference)
-    run.uploaded_bytes = sum(len(blob) for blob in blobs.values())
-    run.uploaded_blobs = runtime.content.put(blobs) if blobs else 0
     details = {"max_steps": max_steps, **_wish(checkpoint_every, checkpoint_to)}
-    run._run = start(runtime, reference, plan, timeout, initial_channel or {}, details)
+    run._run = start(runtime, reference, plan, packed, timeout, initial_channel or {}, details)
     return run
 
 
@@ -436,7 +437,7 @@ def resume(
     run.uploaded_blobs = runtime.content.put({name: checkpoint.blobs[name] for name in absent})
     run.uploaded_bytes = sum(len(checkpoint.blobs[name]) for name in absent)
     plan, reference = run.plan, RunRef(run.id, run.graph_hash)
-    _check_workers(runtime, plan, require_workers)
+    _check_workers(runtime.liveness.unserved(plan.queues(runtime.settings.queue)), require_workers)
     snapshot, emissions = continued(checkpoint, run.id, lambda graph: runtime.plan_for(reference, graph))
     details = {
         **_described(plan),
@@ -541,8 +542,7 @@ def _wish(every: int, to: str | os.PathLike[str] | None) -> dict[str, str | int]
     return wish if to is None else {**wish, "checkpoint_to": os.fspath(to)}
 
 
-def _check_workers(runtime: Runtime, plan: Plan, required: bool) -> None:
-    unserved = runtime.liveness.unserved(plan.queues(runtime.settings.queue))
+def _check_workers(unserved: Sequence[str], required: bool) -> None:
     if unserved and required:
         raise NoWorkerError(unserved)
     if unserved:

@@ -204,8 +204,7 @@ class Runtime:
     def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
         """Uploads tasks that an attempt added: their functions and a small manifest. Raises SerializationError."""
         packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.hash)
-        absent = self.content.absent(list(packed.blobs))
-        self.content.put({name: packed.blobs[name]() for name in absent})
+        self.content.ensure(packed)
         return plan.extended(packed.hash, extension.plan.nodes)
 
     def code(self, graph: str, activation: str) -> NodeCode:

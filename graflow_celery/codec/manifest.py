@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from graflow_celery.codec.callables import encode_callable
@@ -90,10 +90,15 @@ class PackedGraph:
     pages: Mapping[str, bytes]
     codec: ValueCodec
 
+    @cached_property
+    def has_pages(self) -> bool:
+        """Whether pages may be blobs of their own."""
+        return not is_small(self.pages)
+
     @property
     def names(self) -> list[str]:
         """All that a store may lack: to be asked for before :meth:`missing` is."""
-        return [self.hash, *self.parts, *(() if is_small(self.pages) else self.pages)]
+        return [self.hash, *self.parts, *(self.pages if self.has_pages else ())]
 
     def missing(self, absent: Collection[str], manifest: bytes | None = None) -> dict[str, Blob]:
         """What a store needs that lacks those of ``names``, so that it has the whole graph.
@@ -106,7 +111,7 @@ class PackedGraph:
             inside = with_root(self.pages, absent)
             data = stored(self.root, [self.pages[name] for name in inside])
             blobs[self.hash] = partial(self.codec.seal, data, "json", self.hash)
-        elif manifest is not None and not is_small(self.pages):
+        elif manifest is not None:
             inside = self._inside(manifest)
         for name, page in self.pages.items():
             if name in absent and name not in inside:

@@ -53,21 +53,24 @@ from graflow_celery.settings import Settings, load_settings
 
 IDLE_SLICE = 1.0
 MAX_STEPS = 10_000
+#: Seconds for which a submit waits for a server that does not answer its first question.
+SUBMIT_PATIENCE = 1.0
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[EventRecord], None]
 _clients: dict[Settings, Runtime] = {}
 
 
-def client_runtime(settings: Settings | None = None) -> Runtime:
+def client_runtime(settings: Settings | None = None, *, ask: bool = True) -> Runtime:
     """This process's runtime for ``settings`` (the environment's by default), made once.
 
     Raises:
-        StoreUnavailableError: no server answers.
+        StoreUnavailableError: no server answers. It is asked when the runtime is made, if ``ask`` says so.
     """
     chosen = settings or load_settings()
-    check(chosen.redis_url)
     if chosen not in _clients:
+        if ask:
+            check(chosen.redis_url)
         _clients[chosen] = runtime_of(create_app(chosen), chosen)
     return _clients[chosen]
 
@@ -401,15 +404,18 @@ def submit(
     if run_id is not None:
         check_run_id(run_id)
     plan = lower(definition.graph, definition.name, start_node, scheduling)
-    runtime = client_runtime(settings)
+    runtime = client_runtime(settings, ask=False)
     tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), Executable)}
     try:
         packed = pack_graph(plan, tasks, runtime.codec, llm.factories() if llm is not None else None)
         reference = RunRef(new_run_id() if run_id is None else run_id, packed.hash)
-        if run_id is not None and (there := found(runtime, reference, plan)) is not None:
-            return Run(runtime, there)
+        if run_id is not None:
+            with patience(SUBMIT_PATIENCE):
+                there = found(runtime, reference, plan)
+            if there is not None:
+                return Run(runtime, there)
         run = Run(runtime, reference)
-        with runtime.client.pipeline(transaction=False) as pipe:
+        with patience(SUBMIT_PATIENCE), runtime.client.pipeline(transaction=False) as pipe:
             unserved = runtime.liveness.ask(pipe, plan.queues(runtime.settings.queue))
             upload = runtime.content.ask(pipe, packed)
             replies = iter(pipe.execute())

@@ -189,7 +189,7 @@ class Runtime:
         return loaded
 
     def _stored(self, name: str) -> LoadedGraph:
-        loaded = load_graph(name, self.content.get, self.codec)
+        loaded = load_graph(name, self.content.get, self.codec, self.content.get_all)
         if not loaded.base:
             return loaded
         return replace(loaded, plan=self.graph(loaded.base).plan.extended(name, loaded.plan.nodes))
@@ -233,8 +233,7 @@ class Runtime:
     def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
         """Uploads tasks that an attempt added: their functions and a small manifest. Raises SerializationError."""
         packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.hash)
-        absent = self.content.absent(list(packed.blobs))
-        self.content.put({name: packed.blobs[name]() for name in absent})
+        self.content.ensure(packed)
         return plan.extended(packed.hash, extension.plan.nodes)
 
     def code(self, graph: str, activation: str) -> NodeCode:

@@ -259,8 +259,8 @@ class Run:
             FeedbackNotFoundError: the run has no such request.
             FeedbackAnswerError: it was answered already, the run has ended, or the value does not fit what was asked.
         """
-        engine, channel = self._runtime.engine, self._runtime.channel(self.id)
         self._run = RunRef(self.id, self.details()["graph"])  # another process may have retried it
+        engine, channel = self._runtime.engine, self._runtime.channel(self._run)
         request = FeedbackRequest.of(self.asked(request_id))
         response = as_response(request, value, reason, by)
         return answer(engine, self._run, channel, request_id, response, time.time())

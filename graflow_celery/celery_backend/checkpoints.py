@@ -12,7 +12,6 @@ from typing import Any
 import redis
 
 from graflow_celery.checkpointing import STORE, Where, take
-from graflow_celery.codec.manifest import blob_names
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.commands import graph_of
 from graflow_celery.core.plan import Plan
@@ -112,9 +111,7 @@ class RunCheckpoints:
     def graphs(self, codec: ValueCodec) -> SentGraphs:
         """Those that the newest snapshot names."""
         roots = [self.run.hash, *sorted(self._graphs - {""})]
-        names = {
-            name: None for root in roots for name in blob_names(root, self._content.get, codec, self._content.get_all)
-        }
+        names = {name: None for root in roots for name in self._content.names_of(root)}
         what = "a function or graph of the run"
         return SentGraphs(self.run.hash, {name: self._content.sealed(name, what) for name in names})
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import redis
 
 from graflow_celery.celery_backend.runtime import Runtime
-from graflow_celery.codec.manifest import blob_names
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.rerun import Homes, Rerun, activations, rerun
@@ -54,6 +53,7 @@ def retry(runtime: Runtime, run_id: str, from_nodes: Sequence[str] = (), dry_run
             run_id,
             f"it {stored.state.status}, and nothing of it failed or was cut off. Say where to begin: --from NODE",
         )
+    _check_values(runtime, stored, made, dry_run)
     report = _report(runtime.plan_for(stored.run), stored, made, dry_run)
     if not dry_run:
         _go_on(runtime, stored, made, report, from_nodes)
@@ -85,11 +85,17 @@ def _check_content(runtime: Runtime, stored: StoredRun) -> None:
     graphs = {record.graph for record in stored.state.nodes.values() if record.graph}
     for graph in (stored.run.hash, *sorted(graphs)):
         what = f"a function or graph of workflow '{stored.meta.get(b'workflow', b'').decode()}'"
-        names = blob_names(graph, runtime.content.get, runtime.codec, runtime.content.get_all)
-        for absent in runtime.content.absent(names):
+        for absent in runtime.content.absent(runtime.content.names_of(graph)):
             raise BlobMissingError(absent, what)
-    if stored.large:
-        runtime.content.absent(list(stored.large))
+
+
+def _check_values(runtime: Runtime, stored: StoredRun, made: Rerun, dry_run: bool) -> None:
+    """Has the run take hold of the values that it keeps. Raises BlobMissingError if one of them is gone."""
+    needed = stored.needed(made)
+    run = stored.run.since(made.state.first)
+    absent_values = runtime.content.absent(list(needed)) if dry_run else runtime.holdings.hold(run, list(needed))
+    for absent in absent_values:
+        raise BlobMissingError(absent, needed[absent])
 
 
 def _chosen(runtime: Runtime, stored: StoredRun, node: str) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ from graflow_celery.ports import Held, NodeReport, RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.content_store import ContentStore
+from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
 from graflow_celery.redis_backend.retrying import RedisRetries
@@ -71,11 +72,12 @@ class Runtime:
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
+        self.holdings = Holdings(self.client, self.scripts, self.keys, settings.run_ttl, settings.result_ttl)
         store, liveness, executor = _exposed() if failpoints.ON else (RedisRunStore, Liveness, CeleryExecutor)
-        self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes)
+        self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes, self.holdings)
         self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
-        self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
-        self.retries = RedisRetries(self.client, self.keys, lifetimes, self.sign)
+        self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes, self.holdings)
+        self.retries = RedisRetries(self.client, self.scripts, self.keys, lifetimes, self.sign)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
         self.engine = Engine(self.store, executor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
@@ -162,13 +164,15 @@ class Runtime:
             logger.warning("the broker does not say how many messages wait in '%s': %s", queue, error)
             return None
 
-    def channel(self, run_id: str) -> RedisChannel:
-        key = self.keys.run(run_id).channel
-        return RedisChannel(self.client, self.scripts, key, self.values, self.settings.run_ttl)
+    def channel(self, run: RunRef | str) -> RedisChannel:
+        """The channel of a run, which holds its large values; by its id: of one that was not retried."""
+        run = run if isinstance(run, RunRef) else RunRef(run, "")
+        key, values = self.keys.run(run.id).channel, self.values.held_by(run)
+        return RedisChannel(self.client, self.scripts, key, values, self.settings.run_ttl)
 
     def context(self, run: RunRef, plan: Plan) -> ExecutionContext:
         """What the tasks of a run see of it."""
-        channel, checkpoints = self.channel(run.id), self.checkpoints.of(run, plan)
+        channel, checkpoints = self.channel(run), self.checkpoints.of(run, plan)
         return ExecutionContext(run, plan, self.store, channel, llm=self.llm(run.graph), checkpoints=checkpoints)
 
     def graph(self, name: str) -> LoadedGraph:
@@ -233,7 +237,10 @@ class Runtime:
     def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
         """Uploads tasks that an attempt added: their functions and a small manifest. Raises SerializationError."""
         packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.hash)
-        self.content.ensure(packed)
+        with self.client.pipeline(transaction=False) as pipe:
+            self.holdings.add_graph(pipe, run, packed.hash)
+            upload = self.content.ask(pipe, packed)
+            upload(iter(pipe.execute()[2:]))
         return plan.extended(packed.hash, extension.plan.nodes)
 
     def code(self, graph: str, activation: str) -> NodeCode:

@@ -207,6 +207,18 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll |
         BlobMissingError: a part of it is not there.
         BlobRejectedError: it is not what was stored under that name, or of a version that this package cannot read.
     """
+    content, _, entries = _entries_of(name, fetch, fetch_all)
+    nodes = _specs(entries, fetch, codec)
+    code = {node_id: CodeReference(*described["code"]) for node_id, described in entries.items() if "code" in described}
+    scheduling = _policy(content.get("scheduling", ["fifo"]), "scheduling policy", fetch, codec)
+    plan = Plan(content["name"], content["start"], nodes, scheduling=scheduling)
+    return LoadedGraph(plan, code, content.get("llm", {}), content.get("base", ""))
+
+
+def _entries_of(
+    name: str, fetch: Fetch, fetch_all: FetchAll | None
+) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """The root, the pages that are blobs of their own, and what is said of each node."""
     content, pages = _manifest(name, fetch)
     what = f"page of graph {name}"
     apart = [page for page in content["pages"] if page not in pages]
@@ -215,11 +227,7 @@ def load_graph(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll |
     entries: dict[str, Any] = {}
     for page in content["pages"]:
         entries.update(json.loads(pages[page]))
-    nodes = _specs(entries, fetch, codec)
-    code = {node_id: CodeReference(*described["code"]) for node_id, described in entries.items() if "code" in described}
-    scheduling = _policy(content.get("scheduling", ["fifo"]), "scheduling policy", fetch, codec)
-    plan = Plan(content["name"], content["start"], nodes, scheduling=scheduling)
-    return LoadedGraph(plan, code, content.get("llm", {}), content.get("base", ""))
+    return content, apart, entries
 
 
 def _manifest(name: str, fetch: Fetch) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -237,23 +245,22 @@ def _manifest(name: str, fetch: Fetch) -> tuple[dict[str, Any], dict[str, bytes]
     return content, pages
 
 
-def blob_names(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll | None = None) -> list[str]:
-    """Every blob that the graph of hash ``name`` consists of, itself included. Raises what :func:`load_graph` does."""
-    names = {name: None}
+def blob_names(name: str, fetch: Fetch, fetch_all: FetchAll | None = None) -> list[str]:
+    """Every blob that the graph of hash ``name`` consists of, itself included. No function or value is decoded.
 
-    def noted(blob: str, what: str) -> Content:
-        names[blob] = None
-        return fetch(blob, what)
-
-    def all_noted(blobs: Sequence[str], what: str) -> Sequence[Content]:
-        names.update(dict.fromkeys(blobs))
-        return [fetch(blob, what) for blob in blobs] if fetch_all is None else fetch_all(blobs, what)
-
-    loaded = load_graph(name, noted, codec, all_noted)
-    for reference in loaded.code.values():
-        names[reference.function] = None
-        names |= {value: None for kind, value in reference.bound.values() if kind == "blob"}
-    names |= {factory: None for kind in loaded.factories.values() for factory in kind.values()}
+    Raises BlobMissingError, BlobRejectedError: its manifest or a page of it is gone, or fails a check.
+    """
+    content, pages, entries = _entries_of(name, fetch, fetch_all)
+    packed: list[Sequence[Any]] = [content["scheduling"]] if "scheduling" in content else []
+    names = dict.fromkeys((name, *pages))
+    for described in entries.values():
+        if "policy" in described:
+            packed.append(described["policy"])
+        if "code" in described:
+            names[described["code"][0]] = None
+            packed += described["code"][3].values()
+    names |= {blob: None for kind, *rest in packed if kind == "blob" for blob in rest}
+    names |= {factory: None for named in content.get("llm", {}).values() for factory in named.values()}
     return list(names)
 
 

@@ -35,6 +35,7 @@ PATIENCE = 5.0
 #: The longest pause between two tries, in seconds.
 LONGEST_PAUSE = 2.0
 SCRIPTS = (
+    *("release", "referring", "sweep"),
     *("commit", "begin", "claim", "hurry", "register"),
     *("beat", "lead", "declare", "bury", "report"),
     *("change", "look", "lock"),

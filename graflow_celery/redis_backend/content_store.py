@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from graflow_celery.codec.envelope import Content
-from graflow_celery.codec.manifest import PackedGraph
+from graflow_celery.codec.manifest import PackedGraph, blob_names
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.errors import BlobMissingError
+from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import Client
+from graflow_celery.redis_backend.holdings import queue_hold
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.seen import SeenNames
 from graflow_celery.redis_backend.shared_content import SharedContent
@@ -106,10 +108,14 @@ class ContentStore:
         self._upload({name: blobs[name] for name in absent})
         return len(absent)
 
-    def put_value(self, name: str, content: Content) -> None:
-        """Stores a value as the blob ``name``, and keeps it at hand: who made it often reads it."""
-        for absent in self.absent([name]):
-            self.put({absent: self._codec.seal(content.payload, content.serializer, name)})
+    def put_value(self, name: str, content: Content, run: RunRef | None = None) -> None:
+        """Stores a value as the blob ``name``, and keeps it at hand: who made it often reads it. ``run`` holds it."""
+        with self._client.pipeline(transaction=False) as pipe:
+            if run is not None:
+                queue_hold(pipe, self._keys, run, [name], self._ttl)
+            pipe.expire(self._keys.blob(name), self._ttl)
+            if not pipe.execute()[-1]:
+                self._upload({name: self._codec.seal(content.payload, content.serializer, name)})
         self._cache.keep(name, content)
         if self._shared is not None:
             self._shared.keep(name, content)
@@ -176,6 +182,10 @@ class ContentStore:
             found[name] = self._codec.open(data, what=what, name=name)
             self._cache.keep(name, found[name])
         return [found[name] for name in names]
+
+    def names_of(self, graph: str) -> list[str]:
+        """Every blob that a graph consists of. Raises what :meth:`get` does."""
+        return blob_names(graph, self.get, self.get_all)
 
     def sealed(self, name: str, what: str) -> bytes:
         """A blob as it lies in the store, for who takes it elsewhere. Raises BlobMissingError."""

@@ -19,7 +19,11 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:channel:lock:KEY    | string | a lock's lease, renewed while it is held: the holder's token              |
 | P:{run}:channel:free:KEY    | list   | a lock's lease: has an element when it was freed, for who waits           |
 | P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
-| P:blob:DIGEST               | string | run_ttl, renewed whenever a submit or a result refers to it               |
+| P:{run}:blobs               | set    | what the run needs besides its own graph: values' blobs, "+" added graph  |
+| P:{run}:restored            | stream | a minute; rung when a blob was put back that the run's workers miss       |
+| P:blob:DIGEST               | string | run_ttl, renewed by submits, and by the monitor while a run goes on; of a |
+|                             |        | value: result_ttl after the end of the last run that holds it             |
+| P:holders:{P:blob:DIGEST}   | set    | as long as the value's blob, in its slot: the runs that hold it, "RUN~3"   |
 | P:{run}:checkpoints         | list   | paths of the run's checkpoints, the oldest first                          |
 | P:{run}:watch               | zset   | activation -> ms at which the monitor looks at it; deleted at the end     |
 | P:checkpoint:NAME           | string | run_ttl after it was taken                                                |
@@ -57,6 +61,11 @@ class RunKeys:
     feedback: str
     checkpoints: str
     watch: str
+    blobs: str
+
+    @property
+    def restored(self) -> str:
+        return self.meta.removesuffix("meta") + "restored"
 
     def all(self) -> tuple[str, ...]:
         return (
@@ -73,6 +82,7 @@ class RunKeys:
             self.feedback,
             self.checkpoints,
             self.watch,
+            self.blobs,
         )
 
 
@@ -116,11 +126,16 @@ class Keys:
             "feedback",
             "checkpoints",
             "watch",
+            "blobs",
         )
         return RunKeys(*(f"{base}:{name}" for name in names))
 
     def blob(self, digest: str) -> str:
         return f"{self.prefix}:blob:{digest}"
+
+    def holders(self, digest: str) -> str:
+        """Who holds a value's blob. The whole key of the blob is the hash tag, so both are in one slot."""
+        return f"{self.prefix}:holders:{{{self.blob(digest)}}}"
 
     def checkpoint(self, name: str) -> str:
         return f"{self.prefix}:checkpoint:{name}"

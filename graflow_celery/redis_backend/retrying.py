@@ -6,7 +6,7 @@ import contextlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,24 +17,42 @@ from graflow_celery.core.rerun import Rerun
 from graflow_celery.core.state import Emission, NodeState, RunState
 from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import FeedbackRecord, RunRef
-from graflow_celery.redis_backend.client import Client
+from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.run_store import Lifetimes
 from graflow_celery.redis_backend.snapshots import joins_of, record_text, state_of
-from graflow_celery.redis_backend.values import REFERENCE
+from graflow_celery.redis_backend.values import references
 
 SLICE = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A value that lies in the blob ``name``: a ``kind`` "result", "input" or "channel key", of the node or key."""
+
+    kind: str
+    key: str
+    name: str
+
+
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it was read. ``meta`` are its own fields, ``large`` the blobs that hold its large results."""
+    """A run as it was read. ``meta`` are its own fields, ``large`` its values that lie in blobs."""
 
     run: RunRef
     state: RunState
     meta: dict[bytes, bytes]
     feedback: tuple[FeedbackRecord, ...]
-    large: tuple[str, ...]
+    large: tuple[Large, ...]
+
+    def needed(self, made: Rerun) -> dict[str, str]:
+        """The blobs that hold what a retry keeps, and what each is."""
+        stale = {"result": made.stale_results, "input": made.stale_inputs}
+        return {
+            item.name: f"{item.kind} '{item.key}' of run {self.run.id}"
+            for item in self.large
+            if item.key not in stale.get(item.kind, ())
+        }
 
     @property
     def timeout(self) -> float | None:
@@ -45,9 +63,12 @@ class StoredRun:
 class RedisRetries:
     """Reads runs that have ended, and lets them go on. ``sign`` signs the reference to a run's graph."""
 
-    def __init__(self, client: Client, keys: Keys, lifetimes: Lifetimes, sign: Callable[[RunRef], RunRef]) -> None:
+    def __init__(
+        self, client: Client, scripts: Scripts, keys: Keys, lifetimes: Lifetimes, sign: Callable[[RunRef], RunRef]
+    ) -> None:
         self._sign = sign
         self._client = client
+        self._scripts = scripts
         self._keys = keys
         self._lifetimes = lifetimes
 
@@ -66,7 +87,7 @@ class RedisRetries:
             state_of(meta, nodes, joins),
             meta,
             tuple(FeedbackRecord(**json.loads(text)) for text in feedback),
-            tuple(self._large(keys)),
+            tuple(large_values(self._client, self._scripts, keys)),
         )
 
     def go_on(self, stored: StoredRun, made: Rerun, said: dict[str, str | int]) -> RunRef | None:
@@ -143,13 +164,17 @@ class RedisRetries:
                 continue
             pipe.xadd(keys.events, event)
 
-    def _large(self, keys: RunKeys) -> list[str]:
-        found = []
-        for name in (keys.results, keys.inputs, keys.channel):
-            for _, field in self._client.hscan_iter(name, count=SLICE):
-                if field.startswith(REFERENCE):
-                    found.append(field[1:33].decode())
-        return found
+
+def large_values(client: Client, scripts: Scripts, keys: RunKeys) -> Iterator[Large]:
+    """A run's values that lie in blobs. Only references and lists come from the server."""
+    for kind, name in (("result", keys.results), ("input", keys.inputs), ("channel key", keys.channel)):
+        cursor: bytes = b"0"
+        while True:
+            cursor, *found = scripts["referring"](keys=[name], args=[cursor, SLICE], client=client)
+            for key, field in zip(found[::2], found[1::2], strict=True):
+                yield from (Large(kind, key.decode(), blob) for blob in references(field))
+            if cursor == b"0":
+                break
 
 
 def _stale_requests(old: RunState, feedback: tuple[FeedbackRecord, ...], made: Rerun) -> list[str]:

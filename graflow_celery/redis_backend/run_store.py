@@ -13,7 +13,7 @@ from graflow_celery.codec.exceptions import decode_exception, encode_exception
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, from_text, to_text
 from graflow_celery.core.state import STALE, Applied, Emission, Leave, NodeState, RunStatus, Transition
-from graflow_celery.errors import RunNotFoundError
+from graflow_celery.errors import BlobMissingError, BlobRejectedError, RunNotFoundError
 from graflow_celery.ports import (
     NOTHING,
     Attempt,
@@ -26,12 +26,15 @@ from graflow_celery.ports import (
     RunRef,
 )
 from graflow_celery.redis_backend.client import Client, Scripts
+from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import name_of
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.redis_backend.wire import chosen, to_wire
 
 SLICE = 500
+#: The part of ``run_ttl`` after which the monitor renews what a run that goes on needs.
+RENEWED = 0.25
 #: Seconds after which the monitor looks at a run at the latest.
 LOOK = 10.0
 
@@ -53,12 +56,21 @@ class Lifetimes:
 class RedisRunStore:
     """See :class:`graflow_celery.ports.RunStore`."""
 
-    def __init__(self, client: Client, scripts: Scripts, keys: Keys, values: ValueStore, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        client: Client,
+        scripts: Scripts,
+        keys: Keys,
+        values: ValueStore,
+        lifetimes: Lifetimes,
+        holdings: Holdings,
+    ) -> None:
         self._client = client
         self._scripts = scripts
         self._keys = keys
         self._values = values
         self._lifetimes = lifetimes
+        self._holdings = holdings
         #: Seconds from the last look at what is late until the next one is worth while, as far as it was known then.
         self.next_look: float | None = None
 
@@ -76,13 +88,14 @@ class RedisRunStore:
         Raises:
             SerializationError: the settings allow no format that can hold a value of the channel.
         """
+        values = self._values.held_by(run)
         packed = [
             part
             for key, value in (channel or {}).items()
-            for part in (key, self._values.pack_entry(value, f"channel key '{key}'"))
+            for part in (key, values.pack_entry(value, f"channel key '{key}'"))
         ]
         keys, run_ttl = self._keys, self._lifetimes.run_ttl
-        args = self._commit_args(transition, Outcome(), {**details, "graph": run.graph}, packed)
+        args = self._commit_args(run, transition, Outcome(), {**details, "graph": run.graph}, packed)
         look = [run.id, int(min(self._lifetimes.grace, _soonest_timer(transition.emissions)) * 1000)]
 
         def queued(pipe: Any) -> None:
@@ -126,7 +139,7 @@ class RedisRunStore:
         return Begun(values, Leave(reply[1], reply[2]), given)
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
-        keys, args = self._keys.run(run.id).all(), self._commit_args(transition, outcome or Outcome())
+        keys, args = self._keys.run(run.id).all(), self._commit_args(run, transition, outcome or Outcome())
         applied = self._applied(run, transition, self._scripts["commit"](keys=keys, args=args, client=self._client))
         soonest = _soonest_timer(applied.emissions)
         if soonest < LOOK:
@@ -135,21 +148,22 @@ class RedisRunStore:
 
     def _commit_args(
         self,
+        run: RunRef,
         transition: Transition,
         outcome: Outcome,
         create: Mapping[str, str | int] | None = None,
         channel: Sequence[str | bytes] = (),
     ) -> list[str | bytes | int]:
         times = self._lifetimes
-        record = outcome.feedback
+        record, values = outcome.feedback, self._values.held_by(run)
         return [
             json.dumps(to_wire(transition, outcome, create), separators=(",", ":")),
-            self._packed(outcome.value, f"result of task '{transition.node}'"),
+            _packed(values, outcome.value, f"result of task '{transition.node}'"),
             b"" if outcome.error is None else self._encoded(outcome.error),
             int(times.grace * 1000),
             times.run_ttl,
             times.result_ttl,
-            self._packed(outcome.input, f"what '{transition.node}' hands on to its next iteration"),
+            _packed(values, outcome.input, f"what '{transition.node}' hands on to its next iteration"),
             "" if record is None else record.id,
             "" if record is None else json.dumps(asdict(record)),
             int(times.patience * 1000),
@@ -165,12 +179,11 @@ class RedisRunStore:
         status = RunStatus(reply[1].decode())
         counted = transition.is_final and transition.counted
         if status.is_terminal:
+            if reply[-1]:
+                self._holdings.release(run)
             self._client.zrem(self._keys.active, run.id)
             return Applied((), status, counted, ended=reply[2])
         return Applied(chosen(transition, reply[3:]), status, counted, ended=reply[2])
-
-    def _packed(self, value: Any, what: str) -> bytes:
-        return b"" if value is NOTHING else self._values.pack(value, what)
 
     def _encoded(self, error: BaseException) -> bytes:
         codec = self._values.codec
@@ -242,7 +255,8 @@ class RedisRunStore:
 
     def put_inputs(self, run: RunRef, inputs: Mapping[str, Any]) -> None:
         key = self._keys.run(run.id).inputs
-        packed = {node: self._values.pack(value, f"item for '{node}'") for node, value in inputs.items()}
+        values = self._values.held_by(run)
+        packed = {node: values.pack(value, f"item for '{node}'") for node, value in inputs.items()}
         with self._client.pipeline(transaction=False) as pipe:
             if packed:
                 pipe.hset(key, mapping=packed)
@@ -310,12 +324,14 @@ class RedisRunStore:
                     keys = self._keys.run(name)
                     self._scripts["claim"](
                         keys=[keys.outbox, keys.watch, keys.nodes, keys.meta],
-                        args=[*self._claims, int(sweep)],
+                        args=[*self._claims, int(sweep), int(self._lifetimes.run_ttl * RENEWED * 1000)],
                         client=pipe,
                     )
                 found = dict(zip(names, pipe.execute(), strict=True))
             self._put_back(found)
-            for name, (_, graph, _, commands, *rest) in found.items():
+            for name, (_, graph, _, renews, commands, *rest) in found.items():
+                if renews:
+                    self.renew(RunRef(name, graph.decode()))
                 nodes = zip(rest[commands::2], rest[commands + 1 :: 2], strict=True)
                 if rest:
                     yield Late(
@@ -342,6 +358,10 @@ class RedisRunStore:
         seconds, micros = self._client.time()
         now = seconds * 1000 + micros // 1000
         over = [name for name, (status, *_) in found.items() if status not in (b"running", b"waiting")]
+        for name in over:
+            status, graph, *_ = found[name]
+            if status:  # else it may be about to be made, and holds what it begins with
+                self._holdings.release(RunRef(name, graph.decode()))
         scores = {
             name: now + min(int(LOOK * 1000), after if after >= 0 else int(LOOK * 1000))
             for name, (_, _, after, *_) in found.items()
@@ -353,6 +373,22 @@ class RedisRunStore:
             if over:
                 pipe.zrem(self._keys.active, *over)
             pipe.execute()
+
+    def renew(self, run: RunRef) -> None:
+        """Has what a run needs live for another ``run_ttl``; its own state lives for that after its last event."""
+        held, keys = self._holdings.of(run.id), self._keys.run(run.id)
+        written = (keys.results, keys.errors, keys.inputs, keys.feedback, keys.channel, keys.checkpoints, keys.end)
+        with self._client.pipeline(transaction=False) as pipe:
+            for key in written:
+                pipe.expire(key, self._lifetimes.run_ttl)
+            pipe.execute()
+        self._holdings.hold(run, held.values)
+        content = self._values.content
+        for graph in (run.hash, *held.graphs):
+            try:
+                content.absent(content.names_of(graph))
+            except (BlobMissingError, BlobRejectedError) as error:  # whoever runs it finds that out, too
+                logger.warning("run %s: a graph of it could not be renewed: %s", run.id, error)
 
     def ease(self, run: RunRef, nodes: Sequence[str], seconds: float) -> None:
         """Lets nodes that are well be looked at in so many seconds."""
@@ -387,6 +423,10 @@ class RedisRunStore:
 
     def _unpack(self, name: str, field: bytes) -> Any:
         return self._values.unpack(field, f"value of '{name}'")
+
+
+def _packed(values: ValueStore, value: Any, what: str) -> bytes:
+    return b"" if value is NOTHING else values.pack(value, what)
 
 
 def _soonest_timer(emissions: Iterable[Emission]) -> float:

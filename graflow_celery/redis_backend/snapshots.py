@@ -14,23 +14,26 @@ from graflow_celery.core.state import Emission, NodeRecord, NodeState, RunState,
 from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import FeedbackRecord, RunRef, Snapshot
 from graflow_celery.redis_backend.client import Client
+from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.run_store import Lifetimes
-from graflow_celery.redis_backend.values import ValueStore
+from graflow_celery.redis_backend.values import DEADLINE, ValueStore
 
 _LIVE, _COUNT, _JUMP = "\0", "\0n:", "\0jump:"
-_MARK = b"~"
 _WATCHED = (NodeState.QUEUED, NodeState.RUNNING)
 
 
 class RedisSnapshots:
     """Reads and restores runs, and notes in a run's events what is no transition of it."""
 
-    def __init__(self, client: Client, keys: Keys, values: ValueStore, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, client: Client, keys: Keys, values: ValueStore, lifetimes: Lifetimes, holdings: Holdings
+    ) -> None:
         self._client = client
         self._keys = keys
         self._values = values
         self._lifetimes = lifetimes
+        self._holdings = holdings
 
     def snapshot(self, run: RunRef) -> Snapshot:
         """The run as it is at this moment.
@@ -73,13 +76,13 @@ class RedisSnapshots:
             SerializationError: the settings allow no format that can hold one of its values.
         """
         keys, state = self._keys.run(run.id), snapshot.state
-        now = self._client.time()
+        now, values = self._client.time(), self._values.held_by(run)
         hashes = {
             keys.nodes: {key: record_text(record, now[0] * 1000) for key, record in state.nodes.items()},
-            keys.results: self._packed(snapshot.results, "result of task"),
-            keys.inputs: self._packed(snapshot.inputs, "input of"),
+            keys.results: _packed(values, snapshot.results, "result of task"),
+            keys.inputs: _packed(values, snapshot.inputs, "input of"),
             keys.errors: {node: self._error(error) for node, error in snapshot.errors.items()},
-            keys.channel: self._entries(snapshot, now[0] * 1000 + now[1] // 1000),
+            keys.channel: _entries(values, snapshot, now[0] * 1000 + now[1] // 1000),
             keys.feedback: {record.id: json.dumps(asdict(record)) for record in snapshot.feedback},
         }
         over = state.status.is_terminal
@@ -108,6 +111,8 @@ class RedisSnapshots:
             if not over:
                 pipe.zadd(self._keys.active, {run.id: due})
             pipe.execute()
+        if over:
+            self._holdings.release(run)
 
     def taken(self, run: RunRef, path: str, steps: int) -> None:
         """Notes where a checkpoint of the run is."""
@@ -128,9 +133,6 @@ class RedisSnapshots:
             name.decode(): self._values.unpack(field, f"{what} '{name.decode()}'") for name, field in fields.items()
         }
 
-    def _packed(self, values: Mapping[str, Any], what: str) -> dict[str, bytes]:
-        return {name: self._values.pack(value, f"{what} '{name}'") for name, value in values.items()}
-
     def _error(self, error: BaseException) -> str:
         codec = self._values.codec
         return json.dumps(encode_exception(error, allow_pickle=codec.allows_pickle, codec=codec))
@@ -140,7 +142,7 @@ class RedisSnapshots:
         live: dict[bytes, bytes] = {}
         ttls: dict[str, float] = {}
         for name, field in fields.items():
-            if not field.startswith(_MARK):
+            if not field.startswith(DEADLINE):
                 live[name] = field
                 continue
             deadline, _, rest = field[1:].partition(b"|")
@@ -149,13 +151,16 @@ class RedisSnapshots:
                 ttls[name.decode()] = (int(deadline) - now) / 1000
         return self._unpacked(live, "channel key"), ttls
 
-    def _entries(self, snapshot: Snapshot, now: int) -> dict[str, bytes]:
-        entries = {
-            key: self._values.pack_entry(value, f"channel key '{key}'") for key, value in snapshot.channel.items()
-        }
-        for key, left in snapshot.ttls.items():
-            entries[key] = _MARK + b"%d|" % (now + max(1, int(left * 1000))) + entries[key]
-        return entries
+
+def _packed(values: ValueStore, fields: Mapping[str, Any], what: str) -> dict[str, bytes]:
+    return {name: values.pack(value, f"{what} '{name}'") for name, value in fields.items()}
+
+
+def _entries(values: ValueStore, snapshot: Snapshot, now: int) -> dict[str, bytes]:
+    entries = {key: values.pack_entry(value, f"channel key '{key}'") for key, value in snapshot.channel.items()}
+    for key, left in snapshot.ttls.items():
+        entries[key] = DEADLINE + b"%d|" % (now + max(1, int(left * 1000))) + entries[key]
+    return entries
 
 
 def state_of(meta: Mapping[bytes, bytes], nodes: Mapping[bytes, bytes], joins: Mapping[bytes, bytes]) -> RunState:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from graflow_celery.codec.values import ValueCodec, content_name
 from graflow_celery.core.channel_rules import is_number
 from graflow_celery.errors import BlobRejectedError
+from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.content_store import ContentStore
 
 INLINE, REFERENCE, NUMBER, LIST = b"=", b"@", b"#", b"["
+#: Begins the field of a channel's value that has a deadline; see `lua/live.lua`.
+DEADLINE = b"~"
+_NAME = 32
 
 
 class ValueStore:
-    """Packs a value into the bytes that a hash field holds, and back."""
+    """Packs a value into the bytes that a hash field holds, and back.
 
-    def __init__(self, codec: ValueCodec, content: ContentStore, threshold: int) -> None:
+    Large values become blobs, which ``run`` holds; without one, nobody does, and they live for the content store's ttl.
+    """
+
+    def __init__(self, codec: ValueCodec, content: ContentStore, threshold: int, run: RunRef | None = None) -> None:
         self.codec = codec
         self.content = content
         self._threshold = threshold
+        self._run = run
+
+    def held_by(self, run: RunRef) -> ValueStore:
+        """The same, for the values of a run."""
+        return ValueStore(self.codec, self.content, self._threshold, run)
 
     def pack(self, value: Any, what: str) -> bytes:
         """Raises SerializationError where the settings allow no format that can hold ``value``."""
@@ -27,7 +40,7 @@ class ValueStore:
         if len(content.payload) <= self._threshold:
             return INLINE + self.codec.seal(content.payload, content.serializer)
         name = content_name(content)
-        self.content.put_value(name, content)
+        self.content.put_value(name, content, self._run)
         return REFERENCE + self.codec.refer(name)
 
     def pack_entry(self, value: Any, what: str) -> bytes:
@@ -53,6 +66,17 @@ class ValueStore:
         if mark == LIST:
             return [self.unpack(element, what) for element in _elements(rest)]
         raise BlobRejectedError(f"The stored {what} has an unknown form {mark!r}. Was it written by a newer version?")
+
+
+def references(field: bytes) -> Iterator[str]:
+    """The blobs that a field refers to, unchecked: a large value is one, and so may be the elements of a list."""
+    if field.startswith(DEADLINE):
+        field = field.partition(b"|")[2]
+    if field.startswith(REFERENCE):
+        yield field[1 : 1 + _NAME].decode("ascii", "replace")
+    elif field.startswith(LIST):
+        for element in _elements(field[1:]):
+            yield from references(element)
 
 
 def _elements(data: bytes) -> list[bytes]:

@@ -1,7 +1,7 @@
 -- Carries one transition of a run out, or refuses it as stale. The twin of RunState.apply in core/state.py.
 --
 -- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel  9 end  10 inputs  11 feedback
---       12 checkpoints  13 watch
+--       12 checkpoints  13 watch  14 blobs
 -- ARGV  1 the transition as JSON:
 --           event, node, attempt, scopes, holder, becomes, next, retries, losses, mirror, consumes, declares, jumps, acks, pauses,
 --           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
@@ -16,7 +16,8 @@
 --       7 the next attempt's input ('' if none)   8, 9 a feedback record, its id and itself ('' if none)
 --       10 ms after which the monitor is to look at what was queued and has not ended
 --       11... keys and values of the channel of a run that is made
--- Returns {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}.
+-- Returns {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}; at the run's end
+-- the last item is how many blobs are to be let go of.
 
 local meta, nodes, joins, outbox, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local t = cjson.decode(ARGV[1])
@@ -230,6 +231,7 @@ if status ~= 'running' and status ~= 'waiting' then
   for _, key in ipairs(KEYS) do
     redis.call('EXPIRE', key, result_ttl)
   end
+  reply[#reply + 1] = redis.call('SCARD', KEYS[14])
 else
   for _, key in ipairs({ meta, nodes, joins, outbox, events, watch }) do
     redis.call('EXPIRE', key, run_ttl)

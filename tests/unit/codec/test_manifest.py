@@ -285,7 +285,7 @@ def test_a_manifest_that_cannot_be_read_does_not_keep_a_client_from_uploading_th
 def test_all_blobs_of_a_graph_are_named() -> None:
     packed, store = packed_of(of_functions({f"n{index}": index for index in range(200)})), Store()
     uploaded = store.upload(packed)
-    assert sorted(blob_names(packed.hash, store.fetch, CODEC)) == sorted(uploaded)
+    assert sorted(blob_names(packed.hash, store.fetch)) == sorted(uploaded)
     assert len(uploaded) > 205
 
 
@@ -299,4 +299,4 @@ def test_pages_are_fetched_at_once() -> None:
 
     load_graph(packed.hash, store.fetch, CODEC, fetch_all)
     assert [list(names) for names in asked] == [list(packed.pages)]
-    assert sorted(blob_names(packed.hash, store.fetch, CODEC, fetch_all)) == sorted(store)
+    assert sorted(blob_names(packed.hash, store.fetch, fetch_all)) == sorted(store)

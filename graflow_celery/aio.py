@@ -22,6 +22,7 @@ from graflow_celery.core.state import RunStatus
 from graflow_celery.errors import GraflowError, RunLostError, RunTimeoutError, StoreUnavailableError
 from graflow_celery.ports import EventRecord
 from graflow_celery.redis_backend.async_events import EventHub, Follower, hub_of
+from graflow_celery.redis_backend.plea import MISSING
 from graflow_celery.threads import call
 
 Progress = Callable[[EventRecord], None]
@@ -50,6 +51,8 @@ class ClientRun(Protocol):
     def result(self) -> Any: ...
 
     def cancel(self, reason: str = "") -> bool: ...
+
+    def bring_back(self, missed: EventRecord) -> None: ...
 
     def has_ended_with(self, record: EventRecord) -> bool: ...
 
@@ -86,6 +89,8 @@ async def _records(runtime: Runtime, run: ClientRun, key: str) -> AsyncGenerator
     ):
         try:
             async for record in follower:
+                if record["event"] == MISSING:
+                    await call(run.bring_back, record)
                 yield record
                 if await _is_end(run, record):
                     return

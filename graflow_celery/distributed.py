@@ -16,6 +16,7 @@ from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.explaining import explain
 from graflow_celery.celery_backend.retrying import RetryReport, retry
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.source import Source
 from graflow_celery.celery_backend.submitting import check_run_id, found, start
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, check_there, in_words
 from graflow_celery.celery_backend.watching import standby_of
@@ -49,6 +50,7 @@ from graflow_celery.memory_backend.callers import Callers
 from graflow_celery.ports import EventRecord, FeedbackRecord, NodeReport, RunRef
 from graflow_celery.redis_backend.client import check, connect, patience
 from graflow_celery.redis_backend.events import EventReader
+from graflow_celery.redis_backend.plea import MISSING
 from graflow_celery.settings import Settings, load_settings
 
 IDLE_SLICE = 1.0
@@ -81,6 +83,7 @@ class Run:
     def __init__(self, runtime: Runtime, run: RunRef) -> None:
         self._runtime = runtime
         self._run = run
+        self._source: Source | None = None
         self.uploaded_blobs = 0
         self.uploaded_bytes = 0
 
@@ -299,6 +302,14 @@ class Run:
         self._run = RunRef(self.id, self.details()["graph"])
         return report
 
+    def bring_back(self, missed: EventRecord) -> None:
+        """Uploads again what a worker missed, if this process submitted the run; waiting for a run does so by itself.
+
+        ``missed``: the event ``blobs_missing``.
+        """
+        if self._source is not None:
+            self._source.put_back(self._run, missed)
+
     def __await__(self) -> Generator[Any, None, Any]:
         """``await run`` waits for the run's end and returns its last result; it raises what :meth:`result` raises."""
         return aio.wait(self._runtime, self).__await__()
@@ -368,6 +379,8 @@ class Run:
             with self._persistent(deadline):
                 records = reader.read(slice_)
             for record in records:
+                if record["event"] == MISSING:
+                    self.bring_back(record)
                 yield record
                 if _is_end(record) and self.has_ended_with(record):
                     return
@@ -413,8 +426,11 @@ def submit(
             with patience(SUBMIT_PATIENCE):
                 there = found(runtime, reference, plan)
             if there is not None:
-                return Run(runtime, there)
+                run = Run(runtime, there)
+                run._source = Source.of_graph(runtime, packed, initial_channel or {})
+                return run
         run = Run(runtime, reference)
+        run._source = Source.of_graph(runtime, packed, initial_channel or {})
         with patience(SUBMIT_PATIENCE), runtime.client.pipeline(transaction=False) as pipe:
             unserved = runtime.liveness.ask(pipe, plan.queues(runtime.settings.queue))
             upload = runtime.content.ask(pipe, packed)
@@ -440,6 +456,7 @@ def resume(
     runtime = client_runtime(settings)
     run = Run(runtime, runtime.refer(new_run_id(), checkpoint.graph))
     absent = runtime.content.absent(list(checkpoint.blobs))
+    run._source = Source(runtime, lambda: runtime.content.put(checkpoint.blobs), {})
     run.uploaded_blobs = runtime.content.put({name: checkpoint.blobs[name] for name in absent})
     run.uploaded_bytes = sum(len(checkpoint.blobs[name]) for name in absent)
     plan, reference = run.plan, run._run

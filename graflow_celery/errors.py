@@ -473,17 +473,26 @@ class WorkerLostError(TaskError):
 
 
 class BlobMissingError(GraflowRuntimeError):
-    """Content that a run needs is not in the store any more."""
+    """Content that a run needs is not in the store any more, and nobody who has it put it back.
 
-    def __init__(self, digest: str, what: str) -> None:
+    Attributes:
+        digest, what: the blob's name, and what it holds. ``node``: the node that needs it, if one does.
+        cause: why it is likely to be gone, as far as the server told; empty if it did not.
+    """
+
+    def __init__(self, digest: str, what: str, node: str = "", cause: str = "") -> None:
         super().__init__(digest)
-        self.args = (digest, what)
+        self.args = (digest, what, node, cause)
         self.digest = digest
         self.what = what
+        self.node = node
+        self.cause = cause
 
     def __str__(self) -> str:
+        of = f"{self.what}, which '{self.node}' needs" if self.node else self.what
         return (
-            f"Blob {self.digest} ({self.what}) is not in the content store: it expired or was evicted. "
+            f"Blob {self.digest} ({of}) is not in the content store: "
+            f"{self.cause or 'it expired or was deleted'}. "
             f"Submit the workflow again, and see `graflow-celery doctor` for the server's eviction policy."
         )
 

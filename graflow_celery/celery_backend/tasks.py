@@ -34,6 +34,7 @@ from graflow_celery.errors import (
 from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Attempt, RunRef
 from graflow_celery.redis_backend.client import patience
+from graflow_celery.redis_backend.plea import asking
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """One attempt of one node, of the workflow as written or of the graph that holds added tasks."""
         here = runtime()
         run = RunRef(run_id, graph)
-        with _given_back(here.settings.reconnect_timeout):
+        with _given_back(here.settings.reconnect_timeout), asking(run, node_id):
             worker = self.request.hostname or here.where
             plan = _plan(here, run, added)
             host = Host(
@@ -83,7 +84,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         here = runtime()
         run = RunRef(run_id, graph)
         reach(Point.BARRIER_RECEIVED, group)
-        with _given_back(here.settings.reconnect_timeout):
+        with _given_back(here.settings.reconnect_timeout), asking(run, group):
             applied = here.engine.close_barrier(run, _plan(here, run, added), group)
         reach(Point.BARRIER_FOLLOWED, group)
         _count_once(applied)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from graflow_celery.core.policy import (
 )
 from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.core.task import TaskWrapper
-from graflow_celery.errors import BlobRejectedError
+from graflow_celery.errors import BlobRejectedError, SerializationError
 
 VERSION = 3
 INLINE_BOUND = 512
@@ -262,6 +262,19 @@ def blob_names(name: str, fetch: Fetch, fetch_all: FetchAll | None = None) -> li
     names |= {blob: None for kind, *rest in packed if kind == "blob" for blob in rest}
     names |= {factory: None for named in content.get("llm", {}).values() for factory in named.values()}
     return list(names)
+
+
+def unchanged(packed: PackedGraph) -> PackedGraph:
+    """The graph without the functions and values that have changed since: they must not be stored as what they were."""
+
+    def is_what_it_was(name: str, blob: Blob) -> bool:
+        made = blob.args[0] if isinstance(blob, partial) else None
+        try:
+            return fingerprint(made.func if isinstance(made, TaskWrapper) else made, what=name) == name
+        except SerializationError:
+            return False
+
+    return replace(packed, parts={name: blob for name, blob in packed.parts.items() if is_what_it_was(name, blob)})
 
 
 def code_of(node: Executable | None) -> TaskWrapper | None:

@@ -63,7 +63,7 @@ class Monitor:
             try:
                 done += self._carry_out(item) + self._inspection.inspect(item)
             except (BlobMissingError, BlobRejectedError) as error:
-                self._engine.end(item.run, RunAborted(str(error)))
+                self._give_up(item.run, error)
         # Last: should this process die over it, the next leader sees to all of it once more.
         for death in deaths:
             self._workforce.bury(death)
@@ -85,8 +85,13 @@ class Monitor:
             try:
                 done += self._replace(run, found, death, cause)
             except (BlobMissingError, BlobRejectedError) as error:
-                self._engine.end(run, RunAborted(str(error)))
+                self._give_up(run, error)
         return done
+
+    def _give_up(self, run: RunRef, error: BlobMissingError | BlobRejectedError) -> None:
+        """Ends a run whose graph cannot be had, unless it may be put back."""
+        if isinstance(error, BlobRejectedError) or not self._ledger.begged(run, error):
+            self._engine.end(run, RunAborted(str(error)))
 
     def _replace(self, run: RunRef, found: Sequence[Held], death: Death, cause: str) -> int:
         reports = self._ledger.reports(run, [held.node for held in found])

@@ -44,6 +44,7 @@ from graflow_celery.errors import (
 from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner, Outcome, Random
 
 _UNRETRYABLE = (
+    BlobMissingError,
     SerializationError,
     ParameterError,
     CodeNotFoundError,
@@ -53,7 +54,7 @@ _UNRETRYABLE = (
     AsyncGeneratorError,
     TaskCancelledError,
 )
-_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError, BlobRejectedError)
+_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobRejectedError)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

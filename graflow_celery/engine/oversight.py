@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from graflow_celery.engine.turnover import Receivers
+from graflow_celery.errors import BlobMissingError
 from graflow_celery.ports import Death, Held, Late, NodeReport, RunRef
 
 
@@ -49,6 +50,9 @@ class Ledger(Protocol):
 
     def note(self, run: RunRef, event: str, **fields: str | int) -> None:
         """Writes down in the run's events what no transition of it tells."""
+
+    def begged(self, run: RunRef, error: BlobMissingError) -> bool:
+        """Whether those who wait for the run are being asked for what is missing, and have time left to put it back."""
 
 
 class Workforce(Receivers, Protocol):

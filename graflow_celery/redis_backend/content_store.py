@@ -12,11 +12,11 @@ from typing import Any
 from graflow_celery.codec.envelope import Content
 from graflow_celery.codec.manifest import PackedGraph, blob_names
 from graflow_celery.codec.values import ValueCodec
-from graflow_celery.errors import BlobMissingError
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import Client
 from graflow_celery.redis_backend.holdings import queue_hold
 from graflow_celery.redis_backend.keys import Keys
+from graflow_celery.redis_backend.plea import Plea
 from graflow_celery.redis_backend.seen import SeenNames
 from graflow_celery.redis_backend.shared_content import SharedContent
 
@@ -58,6 +58,8 @@ class ContentStore:
         self._cache = _Cache(cache_bytes)
         self._fetching = _Flights()
         self._shared = shared
+        #: By which what is missing is asked for.
+        self.plea = Plea(client, keys, ttl)
         #: What need not be asked for. A graph's name stands for all that belongs to it.
         self.seen = SeenNames(min(TRUSTED * ttl, LONGEST_TRUST), time.monotonic)
 
@@ -171,14 +173,7 @@ class ContentStore:
         """What is in several blobs. One round trip for all that are not at hand. Raises what :meth:`get` does."""
         found = {name: content for name in names if (content := self._cache.find(name)) is not None}
         lacking = [name for name in names if name not in found]
-        with self._client.pipeline(transaction=False) as pipe:
-            for name in lacking:
-                pipe.get(self._keys.blob(name))
-            blobs = pipe.execute()
-        for name, data in zip(lacking, blobs, strict=True):
-            if data is None:
-                raise BlobMissingError(name, what)
-            self.downloads += 1
+        for name, data in self._all_sealed(lacking, what).items():
             found[name] = self._codec.open(data, what=what, name=name)
             self._cache.keep(name, found[name])
         return [found[name] for name in names]
@@ -189,11 +184,18 @@ class ContentStore:
 
     def sealed(self, name: str, what: str) -> bytes:
         """A blob as it lies in the store, for who takes it elsewhere. Raises BlobMissingError."""
-        data: bytes | None = self._client.get(self._keys.blob(name))
-        if data is None:
-            raise BlobMissingError(name, what)
-        self.downloads += 1
-        return data
+        return self._all_sealed([name], what)[name]
+
+    def _all_sealed(self, names: Sequence[str], what: str) -> dict[str, bytes]:
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(self._keys.blob(name))
+            found: dict[str, bytes] = dict(zip(names, pipe.execute(), strict=True))
+        lacking = [name for name, data in found.items() if data is None]
+        if lacking:
+            found |= self.plea.answered(lacking, what)
+        self.downloads += len(found)
+        return found
 
 
 class _Cache:

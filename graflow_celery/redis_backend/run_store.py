@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,12 +30,15 @@ from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import name_of
+from graflow_celery.redis_backend.plea import WAIT
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.redis_backend.wire import chosen, to_wire
 
 SLICE = 500
 #: The part of ``run_ttl`` after which the monitor renews what a run that goes on needs.
 RENEWED = 0.25
+#: Seconds after which what the monitor asked for is asked for anew.
+FORGOTTEN = 60.0
 #: Seconds after which the monitor looks at a run at the latest.
 LOOK = 10.0
 
@@ -71,6 +75,7 @@ class RedisRunStore:
         self._values = values
         self._lifetimes = lifetimes
         self._holdings = holdings
+        self._begged: dict[str, float] = {}
         #: Seconds from the last look at what is late until the next one is worth while, as far as it was known then.
         self.next_look: float | None = None
 
@@ -407,6 +412,17 @@ class RedisRunStore:
         self._client.xadd(
             self._keys.run(run.id).events, {"event": event, **fields}, maxlen=100_000, approximate=True, nomkstream=True
         )
+
+    def begged(self, run: RunRef, error: BlobMissingError) -> bool:
+        now, content = time.monotonic(), self._values.content
+        self._begged = {run_id: since for run_id, since in self._begged.items() if now - since < FORGOTTEN}
+        since = self._begged.setdefault(run.id, now)
+        if now - since >= WAIT:
+            return False
+        if since == now:
+            content.plea.tell(run, error.node, [error.digest], error.what)
+        self.hurry(run, WAIT)
+        return True
 
     def unsent(self, run: RunRef, within: float) -> list[Command]:
         """The commands of a run that are due in ``within`` seconds. They stay in the outbox."""

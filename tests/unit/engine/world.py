@@ -81,6 +81,8 @@ class Ledger:
     eased: dict[str, float] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
     hurried: list[float] = field(default_factory=list)
+    begs: bool = False
+    missed: list[str] = field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def late(self, *, sweep: bool = False) -> Iterable[Late]:
@@ -123,6 +125,10 @@ class Ledger:
 
     def note(self, run: RunRef, event: str, **fields: str | int) -> None:
         self.notes.append((event, fields))
+
+    def begged(self, run: RunRef, error: BlobMissingError) -> bool:
+        self.missed.append(error.digest)
+        return self.begs
 
 
 @dataclass

@@ -1,0 +1,183 @@
+"""The store loses what a run needs: whoever submitted the run puts it back while it waits, or the run says what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from graflow_celery import Settings, WorkflowContext, task, workflow
+from graflow_celery.core.state import RunStatus
+from graflow_celery.distributed import Run, client_runtime
+from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
+from graflow_celery.errors import BlobMissingError
+from graflow_celery.redis_backend.plea import MISSING
+from graflow_celery.settings import load_settings
+
+pytestmark = pytest.mark.workers
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as started:
+        yield started
+
+
+@pytest.fixture
+def settings(server: EmbeddedServer) -> Settings:
+    return load_settings(redis_url=server.url)
+
+
+def counting(bound: list[int]) -> WorkflowContext:
+    """Functions and a bound value that travel as blobs, and a large channel value."""
+
+    @task(max_retries=3)
+    def first(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @task
+    def second(first: int, words: str) -> int:
+        return first + len(words)
+
+    with workflow("counting") as wf:
+        first(task_id="first", numbers=bound) >> second
+    return wf
+
+
+def lose(run: Run, *kept: str) -> list[str]:
+    """Has the store forget every blob, but for those that are ``kept``; returns their names."""
+    runtime = client_runtime(run._runtime.settings)
+    names = [key.decode().rpartition(":")[2] for key in runtime.client.keys(f"{runtime.keys.prefix}:blob:*")]
+    lost = [name for name in names if name not in kept]
+    runtime.client.delete(*(runtime.keys.blob(name) for name in lost))
+    runtime.content._cache._items.clear()
+    return lost
+
+
+def started(settings: Settings) -> Run:
+    return counting(list(range(1000))).submit(settings=settings, initial_channel={"words": "x" * 200_000})
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "uploaded again" in record.getMessage()]
+
+
+@pytest.mark.parametrize("manifest", ["kept", "lost"])
+def test_a_client_that_waits_puts_back_what_was_lost(
+    settings: Settings, caplog: pytest.LogCaptureFixture, manifest: str
+) -> None:
+    run = started(settings)
+    lost = lose(run, *([run.graph_hash] if manifest == "kept" else []))
+    assert len(lost) >= 3
+    with caplog.at_level(logging.WARNING), EmbeddedWorkers(settings, 1, 2):
+        assert run.wait(timeout=60) is RunStatus.SUCCEEDED
+        assert run.result() == sum(range(1000)) + 200_000
+    [told] = warnings(caplog)
+    assert re.search(r"had lost blob \w{32} .*, which 'first' needs; it was uploaded again", told)
+    [event] = [record for record in run.events() if record["event"] == MISSING]
+    assert event["names"] in lost
+    assert event["node"] == "first"
+
+
+def test_so_does_one_with_an_event_loop(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    async def waits() -> int:
+        result: int = await run
+        return result
+
+    run = started(settings)
+    lose(run)
+    with caplog.at_level(logging.WARNING), EmbeddedWorkers(settings, 1, 2):
+        assert asyncio.run(waits()) == sum(range(1000)) + 200_000
+    assert len(warnings(caplog)) == 1
+
+
+def test_without_one_the_node_fails_and_says_what_is_gone(settings: Settings) -> None:
+    run = started(settings)
+    [manifest] = [run.graph_hash]
+    lost = lose(run, manifest)
+    began = time.monotonic()
+    with EmbeddedWorkers(settings, 1, 2):
+        assert Run.get(run.id, settings).wait(timeout=30) is RunStatus.FAILED
+    assert time.monotonic() - began < 20
+    with pytest.raises(BlobMissingError) as caught:
+        run.result()
+    error = caught.value
+    assert error.digest in lost
+    assert error.node == "first"
+    assert str(error).startswith(f"Blob {error.digest} (function of task 'first', which 'first' needs) is not in the")
+    assert "it expired or was deleted" in str(error)
+    report = run.nodes()["first"]
+    assert report is not None
+    assert report.attempt == 1, "it was not retried"
+
+
+def test_a_run_whose_graph_nobody_has_is_ended(settings: Settings) -> None:
+    run = started(settings)
+    lose(run)
+    with EmbeddedWorkers(settings, 1, 2):
+        assert Run.get(run.id, settings).wait(timeout=30) is RunStatus.FAILED
+    assert f"Blob {run.graph_hash} (graph {run.graph_hash}, which 'first' needs) is not in" in run.reason
+
+
+def test_an_evicting_server_is_named_as_the_cause() -> None:
+    with EmbeddedServer() as server:
+        settings = load_settings(redis_url=server.url)
+        run = started(settings)
+        client = client_runtime(settings).client
+        lose(run, run.graph_hash)
+        client.config_set("maxmemory-policy", "allkeys-random")
+        client.set("filler", "x", ex=600)
+        # One that is about to be full evicts what is there, the run's keys too: so only what it says of itself is read.
+        client.config_set("maxmemory", 1)
+        client.info()
+        client.config_set("maxmemory", 0)
+        cause = client_runtime(settings).content.plea.cause(run._run)
+        evicted = client.info("stats")["evicted_keys"]
+    assert evicted >= 0
+    if evicted:
+        assert f"maxmemory-policy allkeys-random, {evicted:,} keys evicted" in cause
+
+
+def test_a_changed_value_is_not_put_back_as_what_it_was(settings: Settings) -> None:
+    numbers = list(range(1000))
+    run = counting(numbers).submit(settings=settings, initial_channel={"words": "x"})
+    lose(run, run.graph_hash)
+    numbers.append(5)
+    with EmbeddedWorkers(settings, 1, 2):
+        assert run.wait(timeout=60) is RunStatus.FAILED
+    with pytest.raises(BlobMissingError, match="argument 'numbers' of task 'first'"):
+        run.result()
+
+
+def test_several_that_wait_for_one_blob_are_woken_together(settings: Settings) -> None:
+    run = started(settings)
+    runtime = client_runtime(settings)
+    [manifest] = [run.graph_hash]
+    data = runtime.client.get(runtime.keys.blob(manifest))
+    runtime.client.delete(runtime.keys.blob(manifest))
+    found: list[bytes] = []
+
+    def ask() -> None:
+        from graflow_celery.redis_backend.plea import asking
+
+        with asking(run._run, "n"):
+            found.append(runtime.content.plea.answered([manifest], "graph")[manifest])
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    told = 0
+    for record in run.events(follow=True):
+        told += record["event"] == MISSING
+        if told == 5:
+            break
+    for thread in threads:
+        thread.join(10)
+    assert len(found) == 5
+    assert {len(blob) for blob in found} == {len(data)}
+    run.cancel()

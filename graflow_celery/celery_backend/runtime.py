@@ -40,6 +40,7 @@ from graflow_celery.ports import Held, NodeReport, RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.content_store import ContentStore
+from graflow_celery.redis_backend.garbage import Garbage
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness
@@ -95,6 +96,11 @@ class Runtime:
     @cached_property
     def stored_code(self) -> StoredCode:
         return StoredCode(self.content.get, self.codec, f"worker {self.where}")
+
+    @cached_property
+    def garbage(self) -> Garbage:
+        ttl = self.settings.run_ttl
+        return Garbage(self.client, self.scripts, self.keys, self.content, self.holdings, ttl)
 
     def _acknowledge(self, run: RunRef, commands: Sequence[Command]) -> None:
         with reported(self.settings.redis_url):

@@ -23,6 +23,7 @@ COMMANDS = {
     "watch": ("inspecting", "Follow a run until it ends."),
     "explain": ("explaining", "Say what a run waits for, and what befell it."),
     "retry": ("retrying", "Let a run that ended go on: what failed, and all after it, again."),
+    "gc": ("cleaning", "Remove stored content that no run needs any more."),
     "cancel": ("inspecting", "End a run: nothing of it starts any more."),
     "feedback": ("feedback", "Show what tasks ask of people, and answer it."),
     "graph": ("drawing", "Draw a workflow as text, Mermaid or Graphviz."),

@@ -41,6 +41,7 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -109,6 +110,11 @@ class Keys:
     """All keys under one prefix."""
 
     prefix: str
+
+    @property
+    def prefix_pattern(self) -> str:
+        """The prefix for the MATCH of a SCAN."""
+        return re.sub(r"([*?\[\]\\\\])", r"\\\1", self.prefix)
 
     def run(self, run_id: str) -> RunKeys:
         base = f"{self.prefix}:{{{run_id}}}"

@@ -1,4 +1,4 @@
-"""The store loses what a run needs: whoever submitted the run puts it back while it waits, or the run says what is gone."""
+"""The store loses what a run needs: its client puts that back while it waits, or the run says what is gone."""
 
 from __future__ import annotations
 

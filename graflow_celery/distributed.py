@@ -102,7 +102,7 @@ class Run:
     @property
     def plan(self) -> Plan:
         """The graph that the run follows."""
-        return self._runtime.graph(self._run.graph).plan
+        return self._runtime.plan_for(self._run)
 
     @property
     def workflow(self) -> str:
@@ -409,7 +409,7 @@ def submit(
     tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), Executable)}
     try:
         packed = pack_graph(plan, tasks, runtime.codec, llm.factories() if llm is not None else None)
-        reference = RunRef(new_run_id() if run_id is None else run_id, packed.hash)
+        reference = runtime.refer(new_run_id() if run_id is None else run_id, packed.hash)
         if run_id is not None:
             with patience(SUBMIT_PATIENCE):
                 there = found(runtime, reference, plan)
@@ -439,11 +439,11 @@ def resume(
 ) -> Run:
     """Goes on from a checkpoint as a new run. See `ResumedContext.submit`."""
     runtime = client_runtime(settings)
-    run = Run(runtime, RunRef(new_run_id(), checkpoint.graph))
+    run = Run(runtime, runtime.refer(new_run_id(), checkpoint.graph))
     absent = runtime.content.absent(list(checkpoint.blobs))
     run.uploaded_blobs = runtime.content.put({name: checkpoint.blobs[name] for name in absent})
     run.uploaded_bytes = sum(len(checkpoint.blobs[name]) for name in absent)
-    plan, reference = run.plan, RunRef(run.id, run.graph_hash)
+    plan, reference = run.plan, run._run
     _check_workers(runtime.liveness.unserved(plan.queues(runtime.settings.queue)), require_workers)
     snapshot, emissions = continued(checkpoint, run.id, lambda graph: runtime.plan_for(reference, graph))
     details = {

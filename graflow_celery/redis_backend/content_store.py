@@ -16,6 +16,7 @@ from graflow_celery.errors import BlobMissingError
 from graflow_celery.redis_backend.client import Client
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.seen import SeenNames
+from graflow_celery.redis_backend.shared_content import SharedContent
 
 #: A blob that was seen stored is relied on for so much of its time to live, and for so many seconds at most.
 TRUSTED, LONGEST_TRUST = 0.25, 600.0
@@ -31,7 +32,20 @@ class ContentStore:
     ``uploads`` and ``uploaded_bytes`` count what this client sent; ``downloads`` what it fetched.
     """
 
-    def __init__(self, client: Client, keys: Keys, codec: ValueCodec, ttl: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        codec: ValueCodec,
+        ttl: int,
+        cache_bytes: int,
+        shared: SharedContent | None = None,
+    ) -> None:
+        """
+        Args:
+            ttl: seconds for which a blob lives after it was stored or renewed.
+            cache_bytes: what this process keeps. ``shared``: what it shares with other processes of its worker.
+        """
         self.uploads = 0
         self.uploaded_bytes = 0
         self.downloads = 0
@@ -41,6 +55,7 @@ class ContentStore:
         self._ttl = ttl
         self._cache = _Cache(cache_bytes)
         self._fetching = _Flights()
+        self._shared = shared
         #: What need not be asked for. A graph's name stands for all that belongs to it.
         self.seen = SeenNames(min(TRUSTED * ttl, LONGEST_TRUST), time.monotonic)
 
@@ -96,6 +111,8 @@ class ContentStore:
         for absent in self.absent([name]):
             self.put({absent: self._codec.seal(content.payload, content.serializer, name)})
         self._cache.keep(name, content)
+        if self._shared is not None:
+            self._shared.keep(name, content)
 
     def absent(self, names: Sequence[str]) -> list[str]:
         """Those of ``names`` that the store lacks; the others are renewed. One round trip."""
@@ -110,14 +127,38 @@ class ContentStore:
         Raises:
             BlobMissingError, BlobRejectedError: it is not there, or fails a check. Both name it, and ``what`` it is.
         """
+        return self._once(name, lambda: self._fetched(name, what))
+
+    def value(self, name: str, what: str) -> Content:
+        """As :meth:`get`, of a large value, which the processes of one worker share."""
+        return self._once(name, lambda: self._shared_or_fetched(name, what))
+
+    def _once(self, name: str, bring: Callable[[], Content]) -> Content:
         found = self._cache.find(name)
         if found is not None:
             return found
         with self._fetching.alone(name):
             found = self._cache.find(name)
             if found is None:
-                found = self._codec.open(self.sealed(name, what), what=what, name=name)
+                found = bring()
                 self._cache.keep(name, found)
+            return found
+
+    def _fetched(self, name: str, what: str) -> Content:
+        return self._codec.open(self.sealed(name, what), what=what, name=name)
+
+    def _shared_or_fetched(self, name: str, what: str) -> Content:
+        shared = self._shared
+        if shared is None:
+            return self._fetched(name, what)
+        found = shared.find(name)
+        if found is not None:
+            return found
+        with shared.alone(name):
+            found = shared.find(name)
+            if found is None:
+                found = self._fetched(name, what)
+                shared.keep(name, found)
             return found
 
     def get_all(self, names: Sequence[str], what: str) -> list[Content]:

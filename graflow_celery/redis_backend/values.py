@@ -46,7 +46,7 @@ class ValueStore:
         if mark == INLINE:
             return self.codec.decode(rest, what=what)
         if mark == REFERENCE:
-            return self.codec.read(self.content.get(self.codec.referred(rest, what=what), what), what=what)
+            return self.codec.read(self.content.value(self.codec.referred(rest, what=what), what), what=what)
         if mark == NUMBER:
             text = rest.decode()
             return float(text) if any(sign in text for sign in ".en") else int(text)

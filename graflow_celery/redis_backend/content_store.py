@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -43,7 +44,7 @@ class ContentStore:
     ) -> None:
         """
         Args:
-            ttl: seconds for which a blob lives after it was stored or renewed.
+            ttl: seconds for which a blob lives at least after it was stored, renewed, or relied on.
             cache_bytes: what this process keeps. ``shared``: what it shares with other processes of its worker.
         """
         self.uploads = 0
@@ -52,12 +53,13 @@ class ContentStore:
         self._client = client
         self._keys = keys
         self._codec = codec
-        self._ttl = ttl
+        trust = min(TRUSTED * ttl, LONGEST_TRUST)
+        self._ttl = ttl + math.ceil(trust)
         self._cache = _Cache(cache_bytes)
         self._fetching = _Flights()
         self._shared = shared
         #: What need not be asked for. A graph's name stands for all that belongs to it.
-        self.seen = SeenNames(min(TRUSTED * ttl, LONGEST_TRUST), time.monotonic)
+        self.seen = SeenNames(trust, time.monotonic)
 
     def ensure(self, packed: PackedGraph) -> tuple[int, int]:
         """Uploads what the store lacks of a graph: how many blobs, and how many bytes.

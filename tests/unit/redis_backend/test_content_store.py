@@ -7,26 +7,39 @@ from collections.abc import Iterator
 
 import pytest
 
+from graflow_celery import chain, task, workflow
+from graflow_celery.celery_backend.app import create_app
+from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.codec.manifest import PackedGraph, load_graph, pack_graph
 from graflow_celery.codec.values import ValueCodec
+from graflow_celery.core.expr import Executable
+from graflow_celery.core.extend import extend
+from graflow_celery.core.place import Place
 from graflow_celery.core.plan import NodeSpec, Plan
 from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.errors import BlobMissingError
+from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import Client, connect
 from graflow_celery.redis_backend.content_store import ContentStore
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.seen import SeenNames
+from graflow_celery.settings import Settings
 
 CODEC = ValueCodec(("json", "pickle"))
 TTL = 1000
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with EmbeddedServer() as server:
-        client = connect(server.url)
-        yield client
-        client.close()
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(server: EmbeddedServer) -> Iterator[Client]:
+    client = connect(server.url)
+    yield client
+    client.close()
 
 
 @pytest.fixture
@@ -131,3 +144,42 @@ def test_names_are_seen_for_a_while_and_the_oldest_are_forgotten_first() -> None
     assert seen.unseen(["a", "c", "d", "e"]) == ["a"]
     seen.forget()
     assert seen.unseen(["c", "d"]) == ["c", "d"]
+
+
+@task
+def base_task() -> int:
+    return 1
+
+
+@task
+def one_more() -> int:
+    return 2
+
+
+def added_bytes(server: EmbeddedServer, base: int, added: int) -> list[int]:
+    """How many bytes a worker has uploaded after each of so many tasks that it added to a graph of ``base`` tasks."""
+    settings = Settings(redis_url=server.url, key_prefix=uuid.uuid4().hex[:8])
+    runtime = Runtime(create_app(settings), settings)
+    with workflow("growing") as wf:
+        chain(*(base_task(task_id=f"n{index}") for index in range(base)))
+    tasks = {name: node for name, node in wf.graph.nodes.items() if isinstance(node, Executable)}
+    packed = pack_graph(wf.plan(), tasks, runtime.codec)
+    runtime.content.ensure(packed)
+    run, before = RunRef("r1", packed.hash), runtime.content.uploaded_bytes
+    plan = runtime.plan_for(run)
+    grown: list[int] = []
+    for index in range(added):
+        place = Place.of(plan, f"n{index % base}")
+        runtime.add(run, plan, extend(place, 1 + index, [one_more(task_id=f"added{index}")], leaves=False))
+        grown.append(runtime.content.uploaded_bytes - before)
+    assert runtime.content.uploads == len(packed.missing(packed.names)) + added + 1, "one function, and a manifest each"
+    return grown
+
+
+def test_tasks_that_are_added_one_by_one_cost_the_same_each_whatever_the_graph_has(server: EmbeddedServer) -> None:
+    grown = added_bytes(server, base=1000, added=1000)
+    small = added_bytes(server, base=10, added=1000)
+    for number in (100, 500):
+        assert grown[2 * number - 1] < 2.1 * grown[number - 1]
+    assert grown[-1] < 1.02 * small[-1]
+    assert grown[-1] < 500_000

@@ -92,7 +92,7 @@ def doubling() -> WorkflowContext:
 
 
 @pytest.mark.workers
-@pytest.mark.parametrize("lost", ["all", "manifest"])
+@pytest.mark.parametrize("lost", ["all", "all, and all but one script", "manifest"])
 def test_a_store_that_lost_what_was_seen_there_gets_it_again(lost: str, tmp_path: Path) -> None:
     with EmbeddedServer() as server:
         settings = load_settings(redis_url=server.url)
@@ -100,8 +100,11 @@ def test_a_store_that_lost_what_was_seen_there_gets_it_again(lost: str, tmp_path
         first = wf.submit(settings=settings)
         first.cancel()
         assert first.uploaded_blobs > 2
-        if lost == "all":
+        if lost.startswith("all"):
             runtime.client.flushdb()
+            if lost != "all":
+                runtime.client.script_flush()
+                runtime.client.script_load(runtime.scripts["commit"].script)
         else:
             runtime.client.delete(runtime.keys.blob(first.graph_hash))
         second = wf.submit(settings=settings)

@@ -291,7 +291,9 @@ class _ScriptPipeline(redis.client.Pipeline):
 
     def raise_first_error(self, commands: Any, response: Any) -> None:
         known = [not isinstance(reply, NoScriptError) for reply in response]
-        super().raise_first_error(list(compress(commands, known)), list(compress(response, known)))
+        super().raise_first_error(  # type: ignore[no-untyped-call]
+            list(compress(commands, known)), list(compress(response, known))
+        )
 
 
 def _sent(client: Client, queued: Callable[[Any], None]) -> list[Any]:

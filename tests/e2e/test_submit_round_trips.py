@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from graflow_celery import ParallelGroup, RunStatus, Settings, WorkflowContext, task, workflow
+from graflow_celery import ParallelGroup, RunStatus, Settings, StoreUnavailableError, WorkflowContext, task, workflow
 from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
 from graflow_celery.settings import load_settings
@@ -115,8 +116,21 @@ def test_a_store_that_lost_what_was_seen_there_gets_it_again(lost: str, tmp_path
             assert second.result()["m299"] == 598
 
 
+def test_a_server_that_is_away_by_the_second_submit_is_named_at_once(tmp_path: Path) -> None:
+    with EmbeddedServer() as server:
+        settings = load_settings(redis_url=server.url)
+        wf = doubling()
+        wf.submit(settings=settings)
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match="No server answers at unix://"):
+        wf.submit(settings=settings)
+    with pytest.raises(StoreUnavailableError, match="No server answers at unix://"):
+        wf.submit(run_id="mine", settings=settings)
+    assert time.monotonic() - started < 4.0
+
+
 @pytest.mark.workers
-def test_what_was_uploaded_again_is_counted(graflow_settings: Settings) -> None:
+def test_the_second_submit_of_a_client_uploads_nothing(graflow_settings: Settings) -> None:
     wf = doubling()
-    wf.submit(settings=graflow_settings).wait(60)
+    assert wf.submit(settings=graflow_settings).wait(60) is RunStatus.SUCCEEDED
     assert wf.submit(settings=graflow_settings).uploaded_blobs == 0

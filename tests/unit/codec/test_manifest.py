@@ -76,6 +76,7 @@ def chain_of(ids: list[str]) -> Plan:
     return Plan("p", ids[0], {name: NodeSpec(name, successors=then) for name, then in following})
 
 
+@settings(max_examples=60, deadline=None)
 @given(workflows(timeouts=True))
 def test_what_is_packed_comes_back(shape: Workflow) -> None:
     plan = build(shape)
@@ -106,6 +107,7 @@ def test_every_field_of_a_node_comes_back() -> None:
     assert store.plan(packed) == plan
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_it_is_whole_whatever_the_store_had_of_it(data: st.DataObject) -> None:
     plan = chain_of([f"n{index}" for index in range(data.draw(st.integers(1, 600), "nodes"))])
@@ -167,7 +169,7 @@ def test_versions_that_have_few_pages_in_common_upload_pages() -> None:
     assert store.plan(other).nodes == changed
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 999))
 def test_a_changed_node_changes_its_page_alone(index: int) -> None:
     ids = [f"n{number}" for number in range(1000)]
@@ -176,7 +178,7 @@ def test_a_changed_node_changes_its_page_alone(index: int) -> None:
     assert len(new_pages(plan, replace(plan, nodes=nodes))) == 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 999), st.text(min_size=1, max_size=5))
 def test_a_node_that_comes_or_goes_leaves_other_pages_as_they_were(index: int, name: str) -> None:
     ids = [f"n{number}" for number in range(1000)]

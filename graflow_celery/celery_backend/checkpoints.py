@@ -113,7 +113,7 @@ class RunCheckpoints:
         roots = [self.run.hash, *sorted(self._graphs - {""})]
         names = {name: None for root in roots for name in self._content.names_of(root)}
         what = "a function or graph of the run"
-        return SentGraphs(self.run.hash, {name: self._content.sealed(name, what) for name in names})
+        return SentGraphs(self.run.hash, dict(zip(names, self._content.sealed(list(names), what), strict=True)))
 
     def taken(self, path: str, metadata: CheckpointMetadata) -> None:
         self._snapshots.taken(self.run, path, metadata.steps)

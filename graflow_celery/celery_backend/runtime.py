@@ -43,9 +43,10 @@ from graflow_celery.redis_backend.content_store import ContentStore
 from graflow_celery.redis_backend.garbage import Garbage
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
+from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.liveness import Liveness
 from graflow_celery.redis_backend.retrying import RedisRetries
-from graflow_celery.redis_backend.run_store import Lifetimes, RedisRunStore
+from graflow_celery.redis_backend.run_store import RedisRunStore
 from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
@@ -73,7 +74,7 @@ class Runtime:
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
-        self.holdings = Holdings(self.client, self.scripts, self.keys, settings.run_ttl, settings.result_ttl)
+        self.holdings = Holdings(self.client, self.scripts, self.keys, self.content.ttl, settings.result_ttl)
         store, liveness, executor = _exposed() if failpoints.ON else (RedisRunStore, Liveness, CeleryExecutor)
         self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes, self.holdings)
         self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
@@ -99,8 +100,7 @@ class Runtime:
 
     @cached_property
     def garbage(self) -> Garbage:
-        ttl = self.settings.run_ttl
-        return Garbage(self.client, self.scripts, self.keys, self.content, self.holdings, ttl)
+        return Garbage(self.client, self.scripts, self.keys, self.content, self.holdings)
 
     def _acknowledge(self, run: RunRef, commands: Sequence[Command]) -> None:
         with reported(self.settings.redis_url):

@@ -54,17 +54,14 @@ class Cleaning:
 
 
 class Garbage:
-    """The blobs of one store. ``ttl``: seconds that a blob has left when it was just uploaded or renewed."""
+    """The blobs of one store."""
 
-    def __init__(
-        self, client: Client, scripts: Scripts, keys: Keys, content: ContentStore, holdings: Holdings, ttl: int
-    ) -> None:
+    def __init__(self, client: Client, scripts: Scripts, keys: Keys, content: ContentStore, holdings: Holdings) -> None:
         self._client = client
         self._scripts = scripts
         self._keys = keys
         self._content = content
         self._holdings = holdings
-        self._ttl = ttl
 
     def clean(self, older_than: float, dry_run: bool) -> Cleaning:
         """Removes the blobs that no run refers to and that were not uploaded or renewed for ``older_than`` seconds."""
@@ -129,7 +126,7 @@ class Garbage:
             holders = [member.decode() for member in members]
             if left == -2:  # it expired meanwhile
                 continue
-            blob = Stored(name, size, self._ttl - left)
+            blob = Stored(name, size, self._content.ttl - left)
             if name in live or left < 0 or any(run_of(member) in runs for member in holders):
                 done.kept += 1
                 done.kept_bytes += size
@@ -148,7 +145,7 @@ class Garbage:
         def queued(pipe: Any) -> None:
             for blob, holders in old.items():
                 keys = [self._keys.blob(blob.name), self._keys.holders(blob.name)]
-                self._scripts.queue(pipe, "sweep", keys, [int(self._ttl - older_than), *holders])
+                self._scripts.queue(pipe, "sweep", keys, [int(self._content.ttl - older_than), *holders])
 
         replies = self._scripts.together(self._client, queued)
         return [blob for blob, removed in zip(old, replies, strict=True) if removed]

@@ -21,9 +21,11 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
 | P:{run}:blobs               | set    | what the run needs besides its own graph: values' blobs, "+" added graph  |
 | P:{run}:restored            | stream | a minute; rung when a blob was put back that the run's workers miss       |
-| P:blob:DIGEST               | string | run_ttl, renewed by submits, and by the monitor while a run goes on; of a |
-|                             |        | value: result_ttl after the end of the last run that holds it             |
-| P:holders:{P:blob:DIGEST}   | set    | as long as the value's blob, in its slot: the runs that hold it, "RUN~3"   |
+| P:blob:DIGEST               | string | run_ttl and up to ten minutes, renewed whenever a submit or a result      |
+|                             |        | refers to it, unless that was seen less than those minutes ago, and by    |
+|                             |        | the monitor while a run goes on; of a value: result_ttl after the end of  |
+|                             |        | the last run that holds it                                                |
+| P:holders:{P:blob:DIGEST}   | set    | as long as the value's blob, in its slot: the runs that hold it, "RUN~3"  |
 | P:{run}:checkpoints         | list   | paths of the run's checkpoints, the oldest first                          |
 | P:{run}:watch               | zset   | activation -> ms at which the monitor looks at it; deleted at the end     |
 | P:checkpoint:NAME           | string | run_ttl after it was taken                                                |

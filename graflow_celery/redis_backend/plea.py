@@ -22,6 +22,8 @@ from graflow_celery.redis_backend.keys import Keys
 MISSING = "blobs_missing"
 #: Seconds for which somebody who misses a blob waits for it to be put back.
 WAIT = 5.0
+#: Seconds after which what the monitor asked for is asked for anew.
+FORGOTTEN = 60.0
 #: Seconds that the stream lives by which those who wait are woken, and how many entries it keeps.
 BELL_TTL, BELLS = 60, 100
 
@@ -45,6 +47,7 @@ class Plea:
         self._client = client
         self._keys = keys
         self._ttl = ttl
+        self._begged: dict[str, float] = {}
 
     def answered(self, names: Sequence[str], what: str) -> dict[str, bytes]:
         """Blobs that were missing, once somebody has put them back. Nobody is asked outside of :func:`asking`.
@@ -71,6 +74,15 @@ class Plea:
             if left <= 0:
                 raise BlobMissingError(lacking[0], what, node, self.cause(run))
             left = deadline - time.monotonic()
+
+    def begged(self, run: RunRef, error: BlobMissingError) -> bool:
+        """Asks for what the monitor misses, which does not wait. False: it was asked for, and nobody came in time."""
+        now = time.monotonic()
+        self._begged = {run_id: since for run_id, since in self._begged.items() if now - since < FORGOTTEN}
+        since = self._begged.setdefault(run.id, now)
+        if since == now:
+            self.tell(run, error.node, [error.digest], error.what)
+        return now - since < WAIT
 
     def tell(self, run: RunRef, node: str, names: Sequence[str], what: str) -> str:
         """Says in the run's streams what is missing; returns after which ring of the bell to wait for the next."""

@@ -19,7 +19,7 @@ from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import FeedbackRecord, RunRef
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys, RunKeys
-from graflow_celery.redis_backend.run_store import Lifetimes
+from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.snapshots import joins_of, record_text, state_of
 from graflow_celery.redis_backend.values import references
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from graflow_celery.codec.exceptions import decode_exception, encode_exception
+from graflow_celery.codec.exceptions import decode_exception
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, from_text, to_text
-from graflow_celery.core.state import STALE, Applied, Emission, Leave, NodeState, RunStatus, Transition
-from graflow_celery.errors import BlobMissingError, BlobRejectedError, RunNotFoundError
+from graflow_celery.core.state import STALE, Applied, Leave, RunStatus, Transition
+from graflow_celery.errors import BlobMissingError, RunNotFoundError
 from graflow_celery.ports import (
     NOTHING,
     Attempt,
@@ -29,32 +27,25 @@ from graflow_celery.ports import (
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
-from graflow_celery.redis_backend.liveness import name_of
+from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.plea import WAIT
+from graflow_celery.redis_backend.renewing import RENEWED, renew
 from graflow_celery.redis_backend.values import ValueStore
-from graflow_celery.redis_backend.wire import chosen, to_wire
+from graflow_celery.redis_backend.wire import (
+    chosen,
+    error_record,
+    error_text,
+    packed_value,
+    report_of,
+    soonest_timer,
+    to_wire,
+)
 
 SLICE = 500
-#: The part of ``run_ttl`` after which the monitor renews what a run that goes on needs.
-RENEWED = 0.25
-#: Seconds after which what the monitor asked for is asked for anew.
-FORGOTTEN = 60.0
 #: Seconds after which the monitor looks at a run at the latest.
 LOOK = 10.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetimes:
-    """``run_ttl`` and ``result_ttl`` in seconds; so are ``grace``, after which an unsent command is due, and
-    ``patience``, after which the monitor looks at what has not ended.
-    """
-
-    run_ttl: int
-    result_ttl: int
-    grace: float
-    patience: float
 
 
 class RedisRunStore:
@@ -75,7 +66,6 @@ class RedisRunStore:
         self._values = values
         self._lifetimes = lifetimes
         self._holdings = holdings
-        self._begged: dict[str, float] = {}
         #: Seconds from the last look at what is late until the next one is worth while, as far as it was known then.
         self.next_look: float | None = None
 
@@ -101,7 +91,7 @@ class RedisRunStore:
         ]
         keys, run_ttl = self._keys, self._lifetimes.run_ttl
         args = self._commit_args(run, transition, Outcome(), {**details, "graph": run.graph}, packed)
-        look = [run.id, int(min(self._lifetimes.grace, _soonest_timer(transition.emissions)) * 1000)]
+        look = [run.id, int(min(self._lifetimes.grace, soonest_timer(transition.emissions)) * 1000)]
 
         def queued(pipe: Any) -> None:
             self._scripts.queue(pipe, "hurry", [keys.active], look)
@@ -146,7 +136,7 @@ class RedisRunStore:
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         keys, args = self._keys.run(run.id).all(), self._commit_args(run, transition, outcome or Outcome())
         applied = self._applied(run, transition, self._scripts["commit"](keys=keys, args=args, client=self._client))
-        soonest = _soonest_timer(applied.emissions)
+        soonest = soonest_timer(applied.emissions)
         if soonest < LOOK:
             self.hurry(run, soonest)
         return applied
@@ -163,12 +153,12 @@ class RedisRunStore:
         record, values = outcome.feedback, self._values.held_by(run)
         return [
             json.dumps(to_wire(transition, outcome, create), separators=(",", ":")),
-            _packed(values, outcome.value, f"result of task '{transition.node}'"),
-            b"" if outcome.error is None else self._encoded(outcome.error),
+            packed_value(values, outcome.value, f"result of task '{transition.node}'"),
+            b"" if outcome.error is None else error_record(outcome.error, values.codec),
             int(times.grace * 1000),
             times.run_ttl,
             times.result_ttl,
-            _packed(values, outcome.input, f"what '{transition.node}' hands on to its next iteration"),
+            packed_value(values, outcome.input, f"what '{transition.node}' hands on to its next iteration"),
             "" if record is None else record.id,
             "" if record is None else json.dumps(asdict(record)),
             int(times.patience * 1000),
@@ -190,28 +180,24 @@ class RedisRunStore:
             return Applied((), status, counted, ended=reply[2])
         return Applied(chosen(transition, reply[3:]), status, counted, ended=reply[2])
 
-    def _encoded(self, error: BaseException) -> bytes:
-        codec = self._values.codec
-        return json.dumps(encode_exception(error, allow_pickle=codec.allows_pickle, codec=codec)).encode()
-
     def outcomes(self, run: RunRef, nodes: Sequence[str]) -> list[NodeOutcome]:
         reports = self.reports(run, nodes)
         failed = [node for node, report in zip(nodes, reports, strict=True) if report and report.state != "succeeded"]
         found = self._hmget(self._keys.run(run.id).errors, [node_of(node) for node in failed])
         errors = dict(zip(failed, found, strict=True))
         return [
-            NodeOutcome(report.state, report.attempt, _error_text(errors.get(node))) if report else NodeOutcome(None)
+            NodeOutcome(report.state, report.attempt, error_text(errors.get(node))) if report else NodeOutcome(None)
             for node, report in zip(nodes, reports, strict=True)
         ]
 
     def reports(self, run: RunRef, nodes: Sequence[str]) -> list[NodeReport | None]:
         """What the store has of each node; None for one that did not begin yet."""
-        return [_report(field) for field in self._hmget(self._keys.run(run.id).nodes, nodes)]
+        return [report_of(field) for field in self._hmget(self._keys.run(run.id).nodes, nodes)]
 
     def records(self, run: RunRef) -> dict[str, NodeReport]:
         """Every activation that has a record, by key."""
         found = self._client.hscan_iter(self._keys.run(run.id).nodes, count=SLICE)
-        return {key.decode(): report for key, field in found if (report := _report(field)) is not None}
+        return {key.decode(): report for key, field in found if (report := report_of(field)) is not None}
 
     def schedule(self, run: RunRef) -> tuple[list[tuple[Command, float]], dict[str, float]]:
         """The commands of the outbox and when each is due, and when the monitor looks at activations at the latest.
@@ -336,13 +322,13 @@ class RedisRunStore:
             self._put_back(found)
             for name, (_, graph, _, renews, commands, *rest) in found.items():
                 if renews:
-                    self.renew(RunRef(name, graph.decode()))
+                    renew(self._client, self._keys, self._values.content, self._holdings, RunRef(name, graph.decode()))
                 nodes = zip(rest[commands::2], rest[commands + 1 :: 2], strict=True)
                 if rest:
                     yield Late(
                         RunRef(name, graph.decode()),
                         [from_text(item.decode()) for item in rest[:commands]],
-                        {node.decode(): _report(record or None) for node, record in nodes},
+                        {node.decode(): report_of(record or None) for node, record in nodes},
                     )
 
     @property
@@ -379,22 +365,6 @@ class RedisRunStore:
                 pipe.zrem(self._keys.active, *over)
             pipe.execute()
 
-    def renew(self, run: RunRef) -> None:
-        """Has what a run needs live for another ``run_ttl``; its own state lives for that after its last event."""
-        held, keys = self._holdings.of(run.id), self._keys.run(run.id)
-        written = (keys.results, keys.errors, keys.inputs, keys.feedback, keys.channel, keys.checkpoints, keys.end)
-        with self._client.pipeline(transaction=False) as pipe:
-            for key in written:
-                pipe.expire(key, self._lifetimes.run_ttl)
-            pipe.execute()
-        self._holdings.hold(run, held.values)
-        content = self._values.content
-        for graph in (run.hash, *held.graphs):
-            try:
-                content.absent(content.names_of(graph))
-            except (BlobMissingError, BlobRejectedError) as error:  # whoever runs it finds that out, too
-                logger.warning("run %s: a graph of it could not be renewed: %s", run.id, error)
-
     def ease(self, run: RunRef, nodes: Sequence[str], seconds: float) -> None:
         """Lets nodes that are well be looked at in so many seconds."""
         if nodes:
@@ -414,15 +384,10 @@ class RedisRunStore:
         )
 
     def begged(self, run: RunRef, error: BlobMissingError) -> bool:
-        now, content = time.monotonic(), self._values.content
-        self._begged = {run_id: since for run_id, since in self._begged.items() if now - since < FORGOTTEN}
-        since = self._begged.setdefault(run.id, now)
-        if now - since >= WAIT:
-            return False
-        if since == now:
-            content.plea.tell(run, error.node, [error.digest], error.what)
-        self.hurry(run, WAIT)
-        return True
+        begged = self._values.content.plea.begged(run, error)
+        if begged:
+            self.hurry(run, WAIT)
+        return begged
 
     def unsent(self, run: RunRef, within: float) -> list[Command]:
         """The commands of a run that are due in ``within`` seconds. They stay in the outbox."""
@@ -441,40 +406,6 @@ class RedisRunStore:
         return self._values.unpack(field, f"value of '{name}'")
 
 
-def _packed(values: ValueStore, value: Any, what: str) -> bytes:
-    return b"" if value is NOTHING else values.pack(value, what)
-
-
-def _soonest_timer(emissions: Iterable[Emission]) -> float:
-    """Seconds until the first timer is due."""
-    return min((emission.delay for emission in emissions if emission.delay), default=math.inf)
-
-
 def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:
     if not status:
         logger.warning("run %s: its state is gone from the store, so %s", run.id, what)
-
-
-def _report(field: bytes | None) -> NodeReport | None:
-    if field is None:
-        return None
-    state, attempt, worker, started, duration, losses, retries, cycle, graph = field.decode().split("|")
-    return NodeReport(
-        NodeState(state),
-        int(attempt),
-        name_of(worker),
-        int(started or 0) / 1000,
-        int(duration or 0) / 1000,
-        int(losses),
-        int(retries),
-        int(cycle),
-        graph,
-        worker if state == NodeState.RUNNING else "",
-    )
-
-
-def _error_text(field: bytes | None) -> str | None:
-    if field is None:
-        return None
-    record = json.loads(field)
-    return f"{str(record['type']).rpartition('.')[2]}: {record['message']}"

@@ -16,7 +16,7 @@ from graflow_celery.ports import FeedbackRecord, RunRef, Snapshot
 from graflow_celery.redis_backend.client import Client
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys, RunKeys
-from graflow_celery.redis_backend.run_store import Lifetimes
+from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.values import DEADLINE, ValueStore
 
 _LIVE, _COUNT, _JUMP = "\0", "\0n:", "\0jump:"

@@ -1,15 +1,20 @@
-"""A transition in the form that `lua/commit.lua` documents, and its answer."""
+"""A transition in the form that `lua/commit.lua` documents, its answer, and the records that it writes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from graflow_celery.codec.exceptions import encode_exception
+from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
-from graflow_celery.core.state import Draw, Emission, Transition
-from graflow_celery.ports import Outcome
+from graflow_celery.core.state import Draw, Emission, NodeState, Transition
+from graflow_celery.ports import NOTHING, NodeReport, Outcome
+from graflow_celery.redis_backend.liveness import name_of
+from graflow_celery.redis_backend.values import ValueStore
 
 _MARK = "\x00"
 
@@ -98,3 +103,45 @@ def _draw(draw: Draw) -> list[str | int]:
     text = to_text(DispatchNode(f"{draw.prefix}{_MARK}{draw.suffix}", draw.attempt, draw.graph))
     before, _, after = text.partition(json.dumps(_MARK)[1:-1])
     return [draw.cursor, draw.limit, before, after, draw.prefix, draw.suffix, draw.graph, draw.attempt]
+
+
+def report_of(field: bytes | None) -> NodeReport | None:
+    """The record of an activation, as the hash of nodes holds it."""
+    if field is None:
+        return None
+    state, attempt, worker, started, duration, losses, retries, cycle, graph = field.decode().split("|")
+    return NodeReport(
+        NodeState(state),
+        int(attempt),
+        name_of(worker),
+        int(started or 0) / 1000,
+        int(duration or 0) / 1000,
+        int(losses),
+        int(retries),
+        int(cycle),
+        graph,
+        worker if state == NodeState.RUNNING else "",
+    )
+
+
+def error_text(field: bytes | None) -> str | None:
+    """An error, as the hash of errors holds it, in a line."""
+    if field is None:
+        return None
+    record = json.loads(field)
+    return f"{str(record['type']).rpartition('.')[2]}: {record['message']}"
+
+
+def error_record(error: BaseException, codec: ValueCodec) -> bytes:
+    """An error, as the hash of errors holds it."""
+    return json.dumps(encode_exception(error, allow_pickle=codec.allows_pickle, codec=codec)).encode()
+
+
+def packed_value(values: ValueStore, value: Any, what: str) -> bytes:
+    """A value as a hash holds it; nothing, where there is none."""
+    return b"" if value is NOTHING else values.pack(value, what)
+
+
+def soonest_timer(emissions: Iterable[Emission]) -> float:
+    """Seconds until the first timer is due."""
+    return min((emission.delay for emission in emissions if emission.delay), default=math.inf)

@@ -118,7 +118,7 @@ def test_what_is_taken_hold_of_or_renewed_meanwhile_stays(settings: Settings) ->
     forget(gone)
     found = runtime.garbage.clean(0, dry_run=True).removed
     old = {blob: [f"{gone.id}~1"] for blob in found}
-    runtime.client.expire(runtime.keys.blob(gone.graph_hash), settings.run_ttl - 100)
+    runtime.client.expire(runtime.keys.blob(gone.graph_hash), runtime.content.ttl - 100)
     other = submitted(settings, 2)
     runtime.holdings.hold(other._run, [name])
     assert gone.graph_hash not in [blob.name for blob in runtime.garbage._removed(old, 200)]

@@ -184,7 +184,15 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 
 def test_the_table_of_keys_is_that_of_the_code() -> None:
     keys = Keys("P")
-    made = {*keys.run("run").all(), keys.blob("DIGEST"), keys.wake("HUB"), *dataclasses.astuple(keys.workers)}
+    made = {
+        *keys.run("run").all(),
+        keys.blob("DIGEST"),
+        keys.holders("DIGEST"),
+        keys.run("run").restored,
+        keys.wake("HUB"),
+        *dataclasses.astuple(keys.workers),
+    }
     made |= {keys.runs, keys.active, keys.checkpoint("NAME"), *lock_keys(keys.run("run").channel, "KEY")}
+    made |= {keys.holders("DIGEST"), keys.run("run").restored}
     rows = Page(ROOT / "docs/operations.md").rows_after("## Keys")
     assert {key for row in rows for key in re.findall(r"`([^`]+)`", row[0])} == made

@@ -16,8 +16,9 @@ from graflow_celery.core.state import RunStatus
 from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
 from graflow_celery.errors import BlobMissingError
-from graflow_celery.redis_backend.plea import MISSING
+from graflow_celery.redis_backend.plea import MISSING, _cause, asking
 from graflow_celery.settings import load_settings
+from graflow_celery.testing import wait_until
 
 pytestmark = pytest.mark.workers
 
@@ -125,22 +126,30 @@ def test_a_run_whose_graph_nobody_has_is_ended(settings: Settings) -> None:
 
 
 def test_an_evicting_server_is_named_as_the_cause() -> None:
+    """One that was full for a moment, and then has room again, so that the rest of the run is there to tell of it."""
     with EmbeddedServer() as server:
         settings = load_settings(redis_url=server.url)
         run = started(settings)
-        client = client_runtime(settings).client
-        lose(run, run.graph_hash)
-        client.config_set("maxmemory-policy", "allkeys-random")
-        client.set("filler", "x", ex=600)
-        # One that is about to be full evicts what is there, the run's keys too: so only what it says of itself is read.
-        client.config_set("maxmemory", 1)
-        client.info()
-        client.config_set("maxmemory", 0)
-        cause = client_runtime(settings).content.plea.cause(run._run)
-        evicted = client.info("stats")["evicted_keys"]
-    assert evicted >= 0
-    if evicted:
-        assert f"maxmemory-policy allkeys-random, {evicted:,} keys evicted" in cause
+        runtime = client_runtime(settings)
+        kept = {key: runtime.client.dump(key) for key in runtime.client.scan_iter() if b":blob:" not in key}
+        runtime.client.config_set("maxmemory-policy", "allkeys-random")
+        runtime.client.config_set("maxmemory", 1)
+        wait_until(lambda: not runtime.client.keys("*:blob:*"), description="the server to evict the blobs")
+        runtime.client.config_set("maxmemory", 0)
+        for key, data in kept.items():
+            runtime.client.restore(key, 600_000, data, replace=True)
+        evicted = runtime.client.info("stats")["evicted_keys"]
+        assert evicted
+        with EmbeddedWorkers(settings, 1, 1):
+            assert Run.get(run.id, settings).wait(timeout=30) is RunStatus.FAILED
+        assert "the server evicts what it has no room for (maxmemory-policy allkeys-random, " in run.reason
+        assert "Set maxmemory-policy to noeviction" in run.reason
+
+
+def test_a_restart_is_named_as_the_cause() -> None:
+    cause = _cause({"evicted_keys": 3, "maxmemory_policy": "noeviction", "uptime_in_seconds": 10}, age=60.0)
+    assert cause.startswith("the server was restarted 10 s ago, after the run had begun, and came back without it")
+    assert _cause({"evicted_keys": 0, "maxmemory_policy": "allkeys-lru", "uptime_in_seconds": 100}, age=60.0) == ""
 
 
 def test_a_changed_value_is_not_put_back_as_what_it_was(settings: Settings) -> None:
@@ -163,8 +172,6 @@ def test_several_that_wait_for_one_blob_are_woken_together(settings: Settings) -
     found: list[bytes] = []
 
     def ask() -> None:
-        from graflow_celery.redis_backend.plea import asking
-
         with asking(run._run, "n"):
             found.append(runtime.content.plea.answered([manifest], "graph")[manifest])
 

@@ -153,6 +153,18 @@ def test_a_run_whose_graph_is_gone_is_ended_and_the_others_are_seen_to(what: str
     assert world.ledger.items == []
 
 
+def test_a_run_whose_graph_may_be_put_back_goes_on() -> None:
+    world = of_group()
+    world.begin("a", "w#1")
+    world.ledger.items = [world.late("a")]
+    world.plans.gone = world.ledger.begs = True
+    world.monitor.tick()
+    assert (world.status, world.ledger.missed) == (RunStatus.RUNNING, ["graph"])
+    world.ledger.items, world.ledger.begs = [world.late("a")], False
+    world.monitor.tick()
+    assert world.status is RunStatus.FAILED
+
+
 def test_one_that_does_not_lead_does_nothing() -> None:
     world = of_group()
     world.workforce.leader = "another"

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 import redis
 from celery import Celery
@@ -21,7 +22,7 @@ from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.celery_backend.sharing import shared_content
 from graflow_celery.checkpointing import STORE, codec_of
-from graflow_celery.codec.manifest import LoadedGraph, load_graph, pack_graph
+from graflow_celery.codec.manifest import LoadedGraph, PackedGraph, load_graph, pack_graph
 from graflow_celery.codec.references import check, signed
 from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import Command
@@ -84,6 +85,8 @@ class Runtime:
         self.engine = Engine(self.store, executor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
         self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
+        #: The graphs of the runs that this client submitted and still has.
+        self.packed: WeakValueDictionary[str, PackedGraph] = WeakValueDictionary()
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
         self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()

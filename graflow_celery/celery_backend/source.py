@@ -24,6 +24,7 @@ class Source:
 
     @classmethod
     def of_graph(cls, runtime: Runtime, packed: PackedGraph, channel: Mapping[str, Any]) -> Source:
+        packed = runtime.packed.setdefault(packed.hash, packed)  # a thousand runs of a graph keep it once
         return cls(runtime, lambda: runtime.content.ensure(unchanged(packed)), channel)
 
     def put_back(self, run: RunRef, missed: EventRecord) -> None:

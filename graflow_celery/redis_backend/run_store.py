@@ -298,10 +298,7 @@ class RedisRunStore:
 
     def hurry(self, run: RunRef, seconds: float = 0.0) -> None:
         """Has the monitor look at a run in so many seconds, unless it does so earlier."""
-        self._hurry(run, seconds, self._client)
-
-    def _hurry(self, run: RunRef, seconds: float, client: Client) -> None:
-        self._scripts["hurry"](keys=[self._keys.active], args=[run.id, int(seconds * 1000)], client=client)
+        self._scripts["hurry"](keys=[self._keys.active], args=[run.id, int(seconds * 1000)], client=self._client)
 
     def late(self, *, sweep: bool = False) -> Iterator[Late]:
         """What is late of the runs that it is time to look at, claimed for the caller. Sets ``next_look``.
@@ -309,13 +306,15 @@ class RedisRunStore:
         Args:
             sweep: look at all runs that go on, and at everything of them that has not ended.
         """
+        times = self._lifetimes
+        grace, patience, renewed = (int(x * 1000) for x in (times.grace, times.patience, times.run_ttl * RENEWED))
         for names in self._to_look_at(sweep):
             with self._client.pipeline(transaction=False) as pipe:
                 for name in names:
                     keys = self._keys.run(name)
                     self._scripts["claim"](
                         keys=[keys.outbox, keys.watch, keys.nodes, keys.meta],
-                        args=[*self._claims, int(sweep), int(self._lifetimes.run_ttl * RENEWED * 1000)],
+                        args=[grace, patience, SLICE, int(sweep), renewed],
                         client=pipe,
                     )
                 found = dict(zip(names, pipe.execute(), strict=True))
@@ -331,10 +330,6 @@ class RedisRunStore:
                         {node.decode(): report_of(record or None) for node, record in nodes},
                     )
 
-    @property
-    def _claims(self) -> tuple[int, int, int]:
-        return int(self._lifetimes.grace * 1000), int(self._lifetimes.patience * 1000), SLICE
-
     def _to_look_at(self, sweep: bool) -> Iterator[list[str]]:
         seconds, micros = self._client.time()
         now = seconds * 1000 + micros // 1000
@@ -349,10 +344,9 @@ class RedisRunStore:
         seconds, micros = self._client.time()
         now = seconds * 1000 + micros // 1000
         over = [name for name, (status, *_) in found.items() if status not in (b"running", b"waiting")]
-        for name in over:
-            status, graph, *_ = found[name]
-            if status:  # else it may be about to be made, and holds what it begins with
-                self._holdings.release(RunRef(name, graph.decode()))
+        # One that is not there may be about to be made, and holds what it begins with.
+        for ended in [RunRef(name, found[name][1].decode()) for name in over if found[name][0]]:
+            self._holdings.release(ended)
         scores = {
             name: now + min(int(LOOK * 1000), after if after >= 0 else int(LOOK * 1000))
             for name, (_, _, after, *_) in found.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 import threading
@@ -161,6 +162,18 @@ def test_a_changed_value_is_not_put_back_as_what_it_was(settings: Settings) -> N
         assert run.wait(timeout=60) is RunStatus.FAILED
     with pytest.raises(BlobMissingError, match="argument 'numbers' of task 'first'"):
         run.result()
+
+
+def test_runs_of_one_graph_keep_it_once(settings: Settings) -> None:
+    packed = client_runtime(settings).packed
+    runs = [started(settings) for _ in range(3)]
+    assert list(packed) == [runs[0].graph_hash]
+    for run in runs:
+        run.cancel()
+    del run
+    runs.clear()
+    gc.collect()
+    assert not list(packed)
 
 
 def test_several_that_wait_for_one_blob_are_woken_together(settings: Settings) -> None:

@@ -195,6 +195,8 @@ async def _ended(runtime: Runtime, run: ClientRun, progress: Progress | None = N
                 progress(record)
             elif record["event"] in OBSTACLES:
                 logger.warning("run %s waits: %s", run.id, in_words(record))
+            elif record["event"] == CODE_DIFFERS:
+                logger.warning("run %s: %s", run.id, record["reason"])
 
 
 def _lookout(runtime: Runtime) -> Lookout:

@@ -11,28 +11,37 @@ import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
 from graflow_celery.codec.bytecode import global_names
 from graflow_celery.codec.canonical import canonical_json
+from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.location import (
     Location,
+    home_modules,
     is_importable,
     locate,
     register_by_value,
+    sent_by_value,
     travels_by_value,
     type_name,
     unregister_by_value,
 )
 from graflow_celery.codec.pickling import dump
+from graflow_celery.codec.verification import code_conditions, code_fingerprint
+from graflow_celery.core.task import Ship
 from graflow_celery.errors import BlobRejectedError, CodeNotFoundError, SerializationError
 
 __all__ = [
     "decode_callable",
     "encode_callable",
+    "fingerprint_callable",
     "is_importable",
     "register_by_value",
+    "shipping",
     "travels_by_value",
     "unregister_by_value",
 ]
@@ -40,27 +49,69 @@ __all__ = [
 _INSTALL = "Install it there, or start the worker where it is on the path (PYTHONPATH)"
 
 
-def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: bool = True) -> bytes:
-    """The bytes by which a worker gets ``func``: a reference if it is importable, else the function itself.
+def shipping(func: Callable[..., Any], ship: Ship) -> AbstractContextManager[None]:
+    """For the block, what the function's own module defines travels as ``ship`` says. In this thread alone."""
+    return sent_by_value(home_modules(func)) if ship == "value" else nullcontext()
+
+
+def fingerprint_callable(func: Callable[..., Any], *, what: str, ship: Ship = "auto") -> str:
+    """The fingerprint under which :func:`encode_callable`'s bytes are stored. ``what`` names it: ``"task 'x'"``.
 
     Raises:
-        SerializationError: it has to travel by value and cannot be pickled, or may not be.
+        SerializationError: it leads to what has no fingerprint, or goes by ``ship="reference"`` and has no name.
     """
-    location = locate(func)
-    if location is not None:
-        reference: dict[str, Any] = {
-            "kind": "reference",
-            "module": location.module,
-            "qualname": location.qualname,
-            "unwrap": location.unwrap,
-        }
-        return canonical_json(reference) + b"\n"
+    with shipping(func, ship):
+        if locate(func) is not None:
+            return fingerprint((func, code_fingerprint(func)), what=what)
+        if ship == "reference":
+            raise _unnamed(what)
+        return fingerprint(func, what=what)
+
+
+def encode_callable(
+    func: Callable[..., Any], *, task_id: str, allow_pickle: bool = True, ship: Ship = "auto"
+) -> bytes:
+    """The bytes by which a worker gets ``func``: a reference if it is importable, else the function itself.
+
+    With ``ship`` other than ``"auto"`` it is the one or the other. A reference says which code it stands for.
+
+    Raises:
+        SerializationError: it has to travel by value and cannot be pickled, or may not be; or it has to go by name,
+            and none leads to it.
+    """
+    with shipping(func, ship):
+        location = locate(func)
+        if location is not None:
+            reference: dict[str, Any] = {
+                "kind": "reference",
+                "module": location.module,
+                "qualname": location.qualname,
+                "unwrap": location.unwrap,
+                "code": code_fingerprint(func),
+                **code_conditions(),
+            }
+            return canonical_json(reference) + b"\n"
+        if ship == "reference":
+            raise _unnamed(f"task '{task_id}'")
+        return _whole(func, task_id, allow_pickle)
+
+
+def _unnamed(what: str) -> SerializationError:
+    return SerializationError(
+        what,
+        "ship='reference' wants its function sent by name, and importing its module does not lead to it: it is defined "
+        "in __main__ or inside of a function, or is a lambda, a partial or a method of an object. Move it to the top "
+        "level of a module that the workers have, or use ship='auto'.",
+    )
+
+
+def _whole(func: Callable[..., Any], task_id: str, allow_pickle: bool) -> bytes:
     if not allow_pickle:
         raise SerializationError(
             f"task '{task_id}'",
-            "its function cannot be imported by name and may not travel by value: the settings' "
-            "serializers do not include pickle. Move it to the top level of a module that the workers "
-            "have, or allow pickle.",
+            "its function is not sent by name and may not travel by value: the settings' serializers do not include "
+            "pickle. Move it to the top level of a module that the workers have, without ship='value', or allow "
+            "pickle.",
         )
     try:
         payload = dump(func)
@@ -73,10 +124,18 @@ def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: boo
     return canonical_json({"kind": "value", "python": list(sys.version_info[:2])}) + b"\n" + payload
 
 
-def decode_callable(data: bytes, *, task_id: str, where: str, allow_pickle: bool = True) -> Callable[..., Any]:
+def decode_callable(
+    data: bytes,
+    *,
+    task_id: str,
+    where: str,
+    allow_pickle: bool = True,
+    on_difference: Callable[[str], None] | None = None,
+) -> Callable[..., Any]:
     """The function that :func:`encode_callable` was given.
 
-    ``where`` names this process in errors: ``"worker w1"``.
+    ``where`` names this process in errors: ``"worker w1"``. ``on_difference`` is called with the name of a function
+    that has other code here than where it was encoded, if that can be said: see :mod:`.verification`.
 
     Raises:
         CodeNotFoundError: a module that it needs cannot be imported here, or has no such function.
@@ -91,8 +150,11 @@ def decode_callable(data: bytes, *, task_id: str, where: str, allow_pickle: bool
             f"The function of task '{task_id}' cannot be read on {where} ({error!r}). Use the same version "
             "of graflow_celery where it was submitted and there."
         ) from error
-    if isinstance(made, Location):
-        return _import_callable(made, task_id, where)
+    if isinstance(made, _Reference):
+        func = _import_callable(made.location, task_id, where)
+        if on_difference is not None and made.differs_from(func):
+            on_difference(f"{made.location.module}.{made.location.qualname}")
+        return func
     if not allow_pickle:
         raise BlobRejectedError(
             f"The function of task '{task_id}' travels by value, and setting serializers does not allow "
@@ -102,11 +164,26 @@ def decode_callable(data: bytes, *, task_id: str, where: str, allow_pickle: bool
     return _load_callable(payload, made, task_id, where)
 
 
-def _read_header(line: bytes) -> Location | tuple[int, ...]:
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """Where a function is, and which code it had there. ``conditions``: under which codes can be compared."""
+
+    location: Location
+    code: str | None = None
+    conditions: Mapping[str, object] = field(default_factory=dict)
+
+    def differs_from(self, func: object) -> bool:
+        comparable = self.code is not None and self.conditions == code_conditions()
+        return comparable and self.code != code_fingerprint(func)
+
+
+def _read_header(line: bytes) -> _Reference | tuple[int, ...]:
     """Where the function is, or which version of Python its bytecode is for."""
     header = json.loads(line)
     if header["kind"] == "reference":
-        return Location(str(header["module"]), str(header["qualname"]), tuple(map(str, header["unwrap"])))
+        location = Location(str(header["module"]), str(header["qualname"]), tuple(map(str, header["unwrap"])))
+        conditions = {name: header.get(name) for name in code_conditions()}
+        return _Reference(location, header.get("code"), conditions)
     if header["kind"] == "value":
         return tuple(map(int, header["python"]))
     raise ValueError(f"unknown kind {header['kind']!r}")

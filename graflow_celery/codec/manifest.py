@@ -12,7 +12,7 @@ from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from graflow_celery.codec.callables import encode_callable
+from graflow_celery.codec.callables import encode_callable, fingerprint_callable, shipping
 from graflow_celery.codec.canonical import canonical_json, digest
 from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.values import ValueCodec
@@ -30,7 +30,7 @@ from graflow_celery.core.policy import (
     StrictGroupPolicy,
 )
 from graflow_celery.core.retry import RetryPolicy
-from graflow_celery.core.task import TaskWrapper
+from graflow_celery.core.task import Ship, TaskWrapper
 from graflow_celery.errors import BlobRejectedError
 
 VERSION = 2
@@ -83,31 +83,41 @@ class LoadedGraph:
 
 
 def pack_graph(
-    plan: Plan, tasks: Mapping[str, Executable], codec: ValueCodec, factories: Factories | None = None, base: str = ""
+    plan: Plan,
+    tasks: Mapping[str, Executable],
+    codec: ValueCodec,
+    factories: Factories | None = None,
+    base: str = "",
+    *,
+    ship: Ship = "auto",
 ) -> PackedGraph:
     """The manifest and blobs of a plan whose nodes were made of the given expressions.
 
-    ``base`` is the graph that the plan adds nodes to, if it does.
+    ``base`` is the graph that the plan adds nodes to, if it does; ``ship`` how functions travel whose tasks do not say.
 
     Raises:
         SerializationError: a function or a bound value cannot be sent; the message names the task.
     """
     blobs: dict[str, Blob] = {}
-    functions: dict[int, str] = {}
+    functions: dict[tuple[int, Ship], str] = {}
 
     def function(wrapper: TaskWrapper) -> str:
-        known = functions.get(id(wrapper.func))
+        mode = wrapper.ship or ship
+        known = functions.get((id(wrapper.func), mode))
         if known is None:
-            known = functions[id(wrapper.func)] = fingerprint(wrapper.func, what=f"task '{wrapper.task_id}'")
-            blobs[known] = partial(_function_blob, wrapper, codec)
+            known = fingerprint_callable(wrapper.func, what=f"task '{wrapper.task_id}'", ship=mode)
+            functions[id(wrapper.func), mode] = known
+            blobs[known] = partial(_function_blob, wrapper, mode, codec)
         return known
 
-    def bound(task_id: str, name: str, value: Any) -> list[Any]:
+    def bound(task_id: str, name: str, value: Any, wrapper: TaskWrapper) -> list[Any]:
         if _is_small_json(value):
             return ["json", value]
         what = f"argument '{name}' of task '{task_id}'"
-        name_of_value = fingerprint(value, what=what)
-        blobs[name_of_value] = partial(codec.encode, value, what=what)
+        mode = wrapper.ship or ship
+        with shipping(wrapper.func, mode):
+            name_of_value = fingerprint(value, what=what)
+        blobs[name_of_value] = partial(_bound_blob, wrapper, mode, value, what, codec)
         return ["blob", name_of_value]
 
     nodes: list[list[Any]] = []  # a list, which keeps the order in which they were written
@@ -121,7 +131,7 @@ def pack_graph(
                 function(wrapper),
                 wrapper.inject_context,
                 wrapper.resolve_keyword_args,
-                {name: bound(node.id, name, value) for name, value in wrapper.bound.items()},
+                {name: bound(node.id, name, value, wrapper) for name, value in wrapper.bound.items()},
             ]
             if wrapper.inject_llm_client or wrapper.inject_llm_agent:
                 described["code"] += [wrapper.inject_llm_client, wrapper.inject_llm_agent]
@@ -191,7 +201,7 @@ def _pack_factories(factories: Factories, codec: ValueCodec, blobs: dict[str, Bl
     packed: dict[str, dict[str, str]] = {}
     for kind, named in factories.items():
         for name, factory in named.items():
-            key = fingerprint(factory, what=f"LLM {kind} '{name}'")
+            key = fingerprint_callable(factory, what=f"LLM {kind} '{name}'")
             blobs[key] = partial(_factory_blob, factory, f"LLM {kind} {name}", codec)
             packed.setdefault(kind, {})[name] = key
     return packed
@@ -201,9 +211,15 @@ def _factory_blob(factory: Callable[..., Any], what: str, codec: ValueCodec) -> 
     return codec.seal(encode_callable(factory, task_id=what, allow_pickle=codec.allows_pickle), "raw")
 
 
-def _function_blob(wrapper: TaskWrapper, codec: ValueCodec) -> bytes:
-    data = encode_callable(wrapper.func, task_id=wrapper.task_id, allow_pickle=codec.allows_pickle)
+def _function_blob(wrapper: TaskWrapper, ship: Ship, codec: ValueCodec) -> bytes:
+    data = encode_callable(wrapper.func, task_id=wrapper.task_id, allow_pickle=codec.allows_pickle, ship=ship)
     return codec.seal(data, "raw")
+
+
+def _bound_blob(wrapper: TaskWrapper, ship: Ship, value: Any, what: str, codec: ValueCodec) -> bytes:
+    """A bound value; classes of the function's own module travel with it as they do with the function."""
+    with shipping(wrapper.func, ship):
+        return codec.encode(value, what=what)
 
 
 def _is_small_json(value: Any) -> bool:

@@ -7,18 +7,23 @@ import importlib
 import io
 import sys
 from collections.abc import Callable
-from typing import Any
+from types import FunctionType, ModuleType
+from typing import Any, TypeVar
 
-import cloudpickle
+import cloudpickle.cloudpickle
 
 from graflow_celery.codec.location import (
+    HEAP_TYPE,
     is_cached_function,
     is_importable,
+    is_sent_by_value,
     locate_in_process,
     register_by_value,
 )
 
 PROTOCOL = 5
+#: What a module has that is not its own, or that cannot be sent.
+_MODULE_OWN = frozenset({"__builtins__", "__loader__", "__spec__"})
 
 
 def dump(value: object) -> bytes:
@@ -52,7 +57,23 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if type(obj) is functools.cached_property:
             return _cached_property, (obj.func, obj.attrname)
-        return super().reducer_override(obj)
+        whole = self._whole(obj)
+        return super().reducer_override(obj) if whole is None else whole
+
+    def _whole(self, obj: Any) -> Any:
+        """What cloudpickle makes of what has no name elsewhere, for that which is sent by value though it has one."""
+        if isinstance(obj, ModuleType):
+            if is_sent_by_value(obj.__name__):
+                content = {name: value for name, value in vars(obj).items() if name not in _MODULE_OWN}
+                return cloudpickle.cloudpickle.dynamic_subimport, (obj.__name__, content)
+        elif isinstance(obj, FunctionType | type | TypeVar) and is_sent_by_value(obj.__module__):
+            if isinstance(obj, FunctionType):
+                return self._dynamic_function_reduce(obj)
+            if isinstance(obj, TypeVar):
+                return cloudpickle.cloudpickle._make_typevar, cloudpickle.cloudpickle._decompose_typevar(obj)
+            if obj.__flags__ & HEAP_TYPE:
+                return cloudpickle.cloudpickle._dynamic_class_reduce(obj)
+        return None
 
 
 class _ExceptionPickler(_Pickler):

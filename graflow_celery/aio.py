@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, in_words
 from graflow_celery.celery_backend.watching import standby_of

@@ -13,6 +13,7 @@ from typing import Any
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
+from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.explaining import explain
 from graflow_celery.celery_backend.retrying import RetryReport, retry
 from graflow_celery.celery_backend.runtime import Runtime

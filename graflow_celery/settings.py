@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(
         default=None, description="Signs content; workers then refuse unsigned content."
     )
+    code_mismatch: Literal["warn", "error", "ignore"] = Field(
+        default="warn",
+        description="Where a worker imports other code of a task than its client: warn, error (fail it), or ignore.",
+    )
     compat: bool = Field(
         default=False, description="Workers run modules that import graflow: the name means this package there."
     )

@@ -68,9 +68,7 @@ def fingerprint_callable(func: Callable[..., Any], *, what: str, ship: Ship = "a
         return fingerprint(func, what=what)
 
 
-def encode_callable(
-    func: Callable[..., Any], *, task_id: str, allow_pickle: bool = True, ship: Ship = "auto"
-) -> bytes:
+def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: bool = True, ship: Ship = "auto") -> bytes:
     """The bytes by which a worker gets ``func``: a reference if it is importable, else the function itself.
 
     With ``ship`` other than ``"auto"`` it is the one or the other. A reference says which code it stands for.

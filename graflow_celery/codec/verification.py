@@ -1,8 +1,8 @@
 """Whether a function that was sent by name is the same code where it is imported.
 
 Values of defaults and closures may rightly differ from machine to machine, so that only code counts: what the function
-does, what it wraps, the functions in its closure, the methods of a class. The code of the standard library is left out, as
-patch versions of Python differ in it, and so is code that a library generates, such as a dataclass's ``__init__``.
+does, what it wraps, the functions in its closure, the methods of a class. The code of the standard library is left out,
+as patch versions of Python differ in it, and so is code that a library generates, such as a dataclass's ``__init__``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def _methods(cls: type) -> Iterable[object]:
     for kind in cls.__mro__:
         if kind.__module__.partition(".")[0] == package:
             own = vars(kind)
-            yield from (own[name] for name in sorted(own) if name not in _TYPE_HINTS and not isinstance(own[name], type))
+            yield from (
+                own[name] for name in sorted(own) if name not in _TYPE_HINTS and not isinstance(own[name], type)
+            )
 
 
 def _is_left_out(func: FunctionType) -> bool:

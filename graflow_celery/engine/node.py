@@ -32,6 +32,7 @@ from graflow_celery.errors import (
     AsyncGeneratorError,
     BlobMissingError,
     BlobRejectedError,
+    CodeMismatchError,
     CodeNotFoundError,
     CycleLimitExceededError,
     GraflowWorkflowCanceledError,
@@ -47,13 +48,15 @@ _UNRETRYABLE = (
     SerializationError,
     ParameterError,
     CodeNotFoundError,
+    CodeMismatchError,
+    BlobRejectedError,
     CycleLimitExceededError,
     GraphCompilationError,
     LLMNotRegisteredError,
     AsyncGeneratorError,
     TaskCancelledError,
 )
-_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError, BlobRejectedError)
+_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

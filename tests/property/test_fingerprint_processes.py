@@ -20,6 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import graflow_celery.codec.fingerprint as fingerprint_module
+from tests.unit.codec.fingerprint_pairs import DIFFERENT, SAME
 
 _PROGRAMS = 400
 _DRIVER = """
@@ -206,3 +207,15 @@ def test_every_shape_in_many_processes() -> None:
     for number, (_, source) in enumerate(written):
         assert len({run[number] for run in found}) == 1, source
     assert len(set(found[0])) == len(_SHAPES)
+
+
+def test_pairs_in_two_processes() -> None:
+    """What is alike is so, and what is not is not, when each of the two is written in another process."""
+    pairs = [*SAME.values(), *DIFFERENT.values()]
+    first = fingerprints([("/home/one/program.py", one) for one, _ in pairs], 1)
+    again = fingerprints([("/srv/other/program.py", one) for one, _ in pairs], 2)
+    second = fingerprints([("/srv/other/program.py", other) for _, other in pairs], 2)
+    assert first == again
+    names = [*SAME, *DIFFERENT]
+    alike = {name for name, one, other in zip(names, first, second, strict=True) if one == other}
+    assert alike == set(SAME)

@@ -12,7 +12,6 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
@@ -31,7 +30,7 @@ from graflow_celery.codec.location import (
     unregister_by_value,
 )
 from graflow_celery.codec.pickling import dump
-from graflow_celery.codec.verification import code_conditions, code_fingerprint
+from graflow_celery.codec.verification import code_conditions, code_fingerprint, innermost
 from graflow_celery.core.task import Ship
 from graflow_celery.errors import BlobRejectedError, CodeNotFoundError, SerializationError
 
@@ -61,11 +60,9 @@ def fingerprint_callable(func: Callable[..., Any], *, what: str, ship: Ship = "a
         SerializationError: it leads to what has no fingerprint, or goes by ``ship="reference"`` and has no name.
     """
     with shipping(func, ship):
-        if locate(func) is not None:
-            return fingerprint((func, code_fingerprint(func)), what=what)
-        if ship == "reference":
+        if ship == "reference" and locate(func) is None:
             raise _unnamed(what)
-        return fingerprint(func, what=what)
+        return fingerprint((func, _code_of(func).get("code")), what=what)
 
 
 def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: bool = True, ship: Ship = "auto") -> bytes:
@@ -85,8 +82,7 @@ def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: boo
                 "module": location.module,
                 "qualname": location.qualname,
                 "unwrap": location.unwrap,
-                "code": code_fingerprint(func),
-                **code_conditions(),
+                **_code_of(func),
             }
             return canonical_json(reference) + b"\n"
         if ship == "reference":
@@ -119,7 +115,16 @@ def _whole(func: Callable[..., Any], task_id: str, allow_pickle: bool) -> bytes:
             f"its function cannot be sent to workers: {_blame(func, error)}. Make that inside the function, "
             "or move the function to a module that the workers can import.",
         ) from error
-    return canonical_json({"kind": "value", "python": list(sys.version_info[:2])}) + b"\n" + payload
+    header = {"kind": "value", "python": list(sys.version_info[:2]), **_code_of(func)}
+    return canonical_json(header) + b"\n" + payload
+
+
+def _code_of(func: Callable[..., Any]) -> dict[str, Any]:
+    """Which code it has that is imported where it is run, and when it can be compared; empty if it brings its own."""
+    inner = innermost(func)
+    if not is_importable(inner):
+        return {}
+    return {"code": code_fingerprint(inner), **code_conditions()}
 
 
 def decode_callable(
@@ -142,49 +147,47 @@ def decode_callable(
     """
     line, _, payload = data.partition(b"\n")
     try:
-        made = _read_header(line)
+        header = json.loads(line)
+        location, version = _read_header(header)
     except (ValueError, KeyError, TypeError) as error:
         raise BlobRejectedError(
             f"The function of task '{task_id}' cannot be read on {where} ({error!r}). Use the same version "
             "of graflow_celery where it was submitted and there."
         ) from error
-    if isinstance(made, _Reference):
-        func = _import_callable(made.location, task_id, where)
-        if on_difference is not None and made.differs_from(func):
-            on_difference(f"{made.location.module}.{made.location.qualname}")
-        return func
-    if not allow_pickle:
+    if location is not None:
+        func = _import_callable(location, task_id, where)
+    elif allow_pickle:
+        func = _load_callable(payload, version, task_id, where)
+    else:
         raise BlobRejectedError(
             f"The function of task '{task_id}' travels by value, and setting serializers does not allow "
             f"pickle on {where}. It was not decoded. Move it to a module that the workers have, or allow "
             "pickle."
         )
-    return _load_callable(payload, made, task_id, where)
+    if on_difference is not None and _differs(func, header):
+        on_difference(_name_of(func))
+    return func
 
 
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """Where a function is, and which code it had there. ``conditions``: under which codes can be compared."""
-
-    location: Location
-    code: str | None = None
-    conditions: Mapping[str, object] = field(default_factory=dict)
-
-    def differs_from(self, func: object) -> bool:
-        comparable = self.code is not None and self.conditions == code_conditions()
-        return comparable and self.code != code_fingerprint(func)
-
-
-def _read_header(line: bytes) -> _Reference | tuple[int, ...]:
+def _read_header(header: Mapping[str, Any]) -> tuple[Location | None, tuple[int, ...]]:
     """Where the function is, or which version of Python its bytecode is for."""
-    header = json.loads(line)
     if header["kind"] == "reference":
-        location = Location(str(header["module"]), str(header["qualname"]), tuple(map(str, header["unwrap"])))
-        conditions = {name: header.get(name) for name in code_conditions()}
-        return _Reference(location, header.get("code"), conditions)
+        return Location(str(header["module"]), str(header["qualname"]), tuple(map(str, header["unwrap"]))), ()
     if header["kind"] == "value":
-        return tuple(map(int, header["python"]))
+        return None, tuple(map(int, header["python"]))
     raise ValueError(f"unknown kind {header['kind']!r}")
+
+
+def _differs(func: object, header: Mapping[str, Any]) -> bool:
+    """Whether the code that was imported for a function is another one than its header says, where that compares."""
+    if header.get("code") is None or any(header.get(name) != here for name, here in code_conditions().items()):
+        return False
+    return bool(header["code"] != code_fingerprint(innermost(func)))
+
+
+def _name_of(func: object) -> str:
+    inner: Any = innermost(func)
+    return f"{inner.__module__}.{inner.__qualname__}"
 
 
 def _import_callable(location: Location, task_id: str, where: str) -> Callable[..., Any]:

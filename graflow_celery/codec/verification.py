@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterable
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.location import HEAP_TYPE, is_cached_function
@@ -36,6 +36,14 @@ def code_fingerprint(func: object) -> str | None:
             found.append(fingerprint(part.__code__))
         pending += reversed(list(_parts(part)))
     return fingerprint(found) if found else None
+
+
+def innermost(func: object) -> object:
+    """The function in a partial or a method of an object, the class of an object that is called; else itself."""
+    while isinstance(func, functools.partial | MethodType):
+        func = func.func if isinstance(func, functools.partial) else func.__func__
+    has_own = isinstance(func, FunctionType | BuiltinFunctionType | type) or is_cached_function(func)
+    return func if has_own else type(func)
 
 
 def code_conditions() -> dict[str, object]:

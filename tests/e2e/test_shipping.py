@@ -17,6 +17,7 @@ from graflow_celery.codec.manifest import pack_graph
 from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.errors import BlobRejectedError, CodeMismatchError, CodeNotFoundError
+from graflow_celery.ports import EventRecord
 from graflow_celery.testing import embedded_cluster
 from tests.unit.codec.modules import Load, loader
 
@@ -46,7 +47,7 @@ def workers(home: Path, modules: dict[str, str], **settings: object) -> Iterator
         yield started
 
 
-def differing(run: Run) -> list[dict[str, object]]:
+def differing(run: Run) -> list[EventRecord]:
     return [event for event in run.events() if event["event"] == CODE_DIFFERS]
 
 

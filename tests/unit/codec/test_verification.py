@@ -130,6 +130,52 @@ def test_nothing_is_compared_that_cannot_be(load: Load, field: str, value: objec
     assert differences(json.dumps({name: header[name] for name in header if name != field}).encode() + b"\n") == []
 
 
+PARTS = """
+import functools
+def f(n=1): return n
+class C:
+    def __call__(self): return 1
+    def m(self): return 2
+def whole(): return 1
+whole.__qualname__ = "<locals>.whole"
+targets = {
+    "partial": functools.partial(functools.partial(f, 1)), "method": C().m, "object": C(), "partial method":
+    functools.partial(C().m), "whole": whole,
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "old", "new"),
+    [
+        ("partial", "f", "return n", "return -n"),
+        ("method", "C.m", "return 2", "return 3"),
+        ("object", "C", "return 1\n    def", "return 3\n    def"),
+        ("object", "C", "return 2", "return 3"),
+        ("partial method", "C.m", "return 2", "return 3"),
+    ],
+)
+def test_what_is_imported_for_an_object_that_travels_whole(
+    load: Load, which: str, name: str, old: str, new: str
+) -> None:
+    """The partial goes whole, and the function that it calls by name."""
+    func = load("cv_parts", PARTS).targets[which]
+    data = encode_callable(func, task_id="t")
+    assert json.loads(data.partition(b"\n")[0])["kind"] == "value"
+    blob = fingerprint_callable(func, what="task 't'")
+    assert differences(data) == []
+    changed = load("cv_parts", PARTS.replace(old, new)).targets[which]
+    assert differences(data) == [f"cv_parts.{name}"]
+    assert fingerprint_callable(changed, what="task 't'") != blob
+
+
+def test_what_travels_whole_is_not_compared(load: Load) -> None:
+    data = encode_callable(load("cv_parts", PARTS).targets["whole"], task_id="t")
+    load("cv_parts", PARTS.replace("whole(): return 1", "whole(): return 2"))
+    assert "code" not in json.loads(data.partition(b"\n")[0])
+    assert differences(data) == []
+
+
 def test_what_has_no_code_of_its_own_has_no_fingerprint() -> None:
     assert code_fingerprint(len) is None
     assert code_fingerprint(int) is None

@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterable
-from types import BuiltinFunctionType, FunctionType, MethodType
+from functools import lru_cache
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 
 from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.location import HEAP_TYPE, is_cached_function
+from graflow_celery.codec.objectgraph import hashed
 
 _WRAPPING = ("__wrapped__", "func", "fget", "fset", "fdel", "__func__")
 _TYPE_HINTS = frozenset({"__annotate__", "__annotate_func__"})
@@ -33,9 +35,14 @@ def code_fingerprint(func: object) -> str | None:
             continue
         seen.add(id(part))
         if isinstance(part, FunctionType) and not _is_left_out(part):
-            found.append(fingerprint(part.__code__))
+            found.append(_fingerprint_of_code(part.__code__))
         pending += reversed(list(_parts(part)))
-    return fingerprint(found) if found else None
+    return hashed(*found).hex() if found else None
+
+
+@lru_cache(maxsize=4096)
+def _fingerprint_of_code(code: CodeType) -> str:
+    return fingerprint(code)
 
 
 def innermost(func: object) -> object:

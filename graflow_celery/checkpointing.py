@@ -60,9 +60,9 @@ class Source(Protocol):
 
 def codec_of(settings: Settings) -> ValueCodec:
     """How the settings want values written and signed."""
-    secret = settings.secret_key
-    keys = (secret.get_secret_value().encode(),) if secret else ()
-    return ValueCodec(serializers=settings.serializers, keys=keys)
+    secrets_ = () if settings.secret_key is None else (settings.secret_key, *settings.secret_keys_accepted)
+    keys = tuple(secret.get_secret_value().encode() for secret in secrets_)
+    return ValueCodec(settings.serializers, keys, settings.value_limit)
 
 
 def take(

@@ -26,7 +26,7 @@ from graflow_celery.errors import ConfigError
 
 ENV_PREFIX = "GRAFLOW_CELERY_"
 CONFIG_FILE_VARIABLE = "GRAFLOW_CELERY_CONFIG"
-SerializerName = Literal["json", "pickle"]
+SerializerName = Literal["json", "msgpack", "pickle"]
 
 
 class Settings(BaseSettings):
@@ -67,14 +67,25 @@ class Settings(BaseSettings):
     value_threshold: int = Field(
         default=65_536, ge=256, description="Bytes over which a value goes to the content store."
     )
+    value_limit: int = Field(
+        default=500_000_000,
+        ge=1_000_000,
+        description="Bytes that a value or function may have; larger ones are refused.",
+    )
     worker_cache_bytes: int = Field(
         default=67_108_864, ge=0, description="Bytes of content that a worker process keeps."
+    )
+    shared_cache_bytes: int = Field(
+        default=268_435_456, ge=0, description="Bytes of large values that the processes of a worker share."
     )
     serializers: tuple[SerializerName, ...] = Field(
         default=("json", "pickle"), description="Formats that values may take."
     )
     secret_key: SecretStr | None = Field(
         default=None, description="Signs content; workers then refuse unsigned content."
+    )
+    secret_keys_accepted: tuple[SecretStr, ...] = Field(
+        default=(), description="Further secrets whose signatures are accepted: old ones, and the one to come."
     )
     code_mismatch: Literal["warn", "error", "ignore"] = Field(
         default="warn",
@@ -93,6 +104,13 @@ class Settings(BaseSettings):
         if value.startswith("sentinel://"):
             sentinel_of(value)
         return value.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+
+    @field_validator("secret_keys_accepted")
+    @classmethod
+    def _beside_a_secret(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        if value and info.data.get("secret_key") is None:
+            raise ValueError("it is set without secret_key, which signs. Set that too, or nothing would be checked")
+        return value
 
     @field_validator("heartbeat_timeout")
     @classmethod
@@ -146,6 +164,8 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             if name == "secret_key":
                 shown[name] = "(set)" if value else "(not set)"
+            elif name == "secret_keys_accepted":
+                shown[name] = f"({len(value)} set)" if value else "(not set)"
             elif isinstance(value, str) and "://" in value:
                 shown[name] = mask_url(value)
             else:

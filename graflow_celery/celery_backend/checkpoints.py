@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from graflow_celery.checkpointing import STORE, Where, take
-from graflow_celery.codec.manifest import Fetch, blob_names
+from graflow_celery.codec.manifest import blob_names
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.commands import graph_of
 from graflow_celery.core.plan import Plan
@@ -21,6 +21,7 @@ from graflow_celery.engine.cadence import occasion
 from graflow_celery.engine.checkpoint import CheckpointMetadata, SentGraphs
 from graflow_celery.errors import GraflowError
 from graflow_celery.ports import RunRef, Snapshot
+from graflow_celery.redis_backend.content_store import ContentStore
 from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.settings import Settings
 
@@ -41,17 +42,17 @@ class WorkerCheckpoints:
     """Those of one process. ``wish`` reads what a run was started with."""
 
     def __init__(
-        self, snapshots: RedisSnapshots, fetch: Fetch, settings: Settings, wish: Callable[[RunRef], Wish]
+        self, snapshots: RedisSnapshots, content: ContentStore, settings: Settings, wish: Callable[[RunRef], Wish]
     ) -> None:
         self._snapshots = snapshots
-        self._fetch = fetch
+        self._content = content
         self._settings = settings
         self._read_wish = wish
         self._wishes: OrderedDict[str, Wish] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, run: RunRef, plan: Plan) -> RunCheckpoints:
-        return RunCheckpoints(run, plan, self._snapshots, self._fetch, self._settings, lambda: self._wish(run).to)
+        return RunCheckpoints(run, plan, self._snapshots, self._content, self._settings, lambda: self._wish(run).to)
 
     def after_commit(self, run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:
         """Takes the checkpoint that is due, if one is. The run goes on without it where it cannot be taken."""
@@ -86,7 +87,7 @@ class RunCheckpoints:
         run: RunRef,
         plan: Plan,
         snapshots: RedisSnapshots,
-        fetch: Fetch,
+        content: ContentStore,
         settings: Settings,
         where: Callable[[], Where],
     ) -> None:
@@ -94,7 +95,7 @@ class RunCheckpoints:
         self.plan = plan
         self.backend = {"run": "celery", "channel": "redis"}
         self._snapshots = snapshots
-        self._fetch = fetch
+        self._content = content
         self._settings = settings
         self._where = where
         self._graphs: set[str] = set()
@@ -111,8 +112,11 @@ class RunCheckpoints:
     def graphs(self, codec: ValueCodec) -> SentGraphs:
         """Those that the newest snapshot names."""
         roots = [self.run.hash, *sorted(self._graphs - {""})]
-        names = {name: None for root in roots for name in blob_names(root, self._fetch, codec)}
-        return SentGraphs(self.run.hash, {name: self._fetch(name, "a function or graph of the run") for name in names})
+        names = {
+            name: None for root in roots for name in blob_names(root, self._content.get, codec, self._content.get_all)
+        }
+        what = "a function or graph of the run"
+        return SentGraphs(self.run.hash, {name: self._content.sealed(name, what) for name in names})
 
     def taken(self, path: str, metadata: CheckpointMetadata) -> None:
         self._snapshots.taken(self.run, path, metadata.steps)

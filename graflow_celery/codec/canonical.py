@@ -32,6 +32,9 @@ def canonical_json(value: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def digest(data: bytes) -> str:
-    """The content hash of ``data``: 32 hexadecimal characters (BLAKE2b)."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+def digest(*parts: bytes | memoryview) -> str:
+    """The content hash of ``parts``, one after the other: 32 hexadecimal characters (BLAKE2b)."""
+    hashing = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        hashing.update(part)
+    return hashing.hexdigest()

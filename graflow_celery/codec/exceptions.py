@@ -13,6 +13,7 @@ from typing import Any
 
 import graflow_celery.errors
 from graflow_celery.codec.canonical import Json
+from graflow_celery.codec.envelope import Content
 from graflow_celery.codec.location import qualified_name
 from graflow_celery.codec.pickling import dump, dump_exception
 from graflow_celery.codec.values import ValueCodec
@@ -145,15 +146,14 @@ def _surviving_pickle(error: BaseException) -> bytes | None:
 
 def _from_pickle(text: str, codec: ValueCodec | None) -> BaseException | None:
     try:
-        payload = base64.b64decode(text, validate=True)
-        if codec is not None:
-            serializer, payload = codec.open(payload)
-            if serializer != "pickle":
-                return None
+        sealed = base64.b64decode(text, validate=True)
+        content = Content("pickle", sealed) if codec is None else codec.open(sealed)
+        if content.serializer != "pickle":
+            return None
     except (binascii.Error, ValueError, BlobRejectedError):
         return None
     try:
-        rebuilt = pickle.loads(payload)
+        rebuilt = pickle.loads(content.payload)
     except Exception:  # noqa: BLE001  boundary: unpickling runs the user's code
         return None
     return rebuilt if isinstance(rebuilt, BaseException) else None

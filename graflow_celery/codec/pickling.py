@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import pickle
 import sys
 from collections.abc import Callable
 from types import FunctionType, ModuleType
@@ -22,6 +23,8 @@ from graflow_celery.codec.location import (
 )
 
 PROTOCOL = 5
+#: Bytes from which on a buffer stays beside the pickle.
+LEAST_BUFFER = 1 << 14
 #: What a module has that is not its own, or that cannot be sent.
 _MODULE_OWN = frozenset({"__builtins__", "__loader__", "__spec__"})
 
@@ -31,11 +34,30 @@ def dump(value: object) -> bytes:
 
     Raises whatever the value's own ``__reduce__`` and ``__getstate__`` raise: callers name the value.
     """
-    if "__mp_main__" in sys.modules:  # the main module in a spawned process: no other process has it
-        register_by_value("__mp_main__")
+    _know_main()
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=PROTOCOL).dump(value)
     return buffer.getvalue()
+
+
+def dump_with_buffers(value: object) -> tuple[bytes, list[memoryview]]:
+    """As :func:`dump`, with the large buffers of arrays beside the pickle, not copied into it (PEP 574)."""
+    _know_main()
+    found: list[memoryview] = []
+
+    def goes_inside(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:  # its bytes don't lie in a row
+            return True
+        if raw.nbytes < LEAST_BUFFER:
+            return True
+        found.append(raw)
+        return False
+
+    file = io.BytesIO()
+    _Pickler(file, protocol=PROTOCOL, buffer_callback=goes_inside).dump(value)
+    return file.getvalue(), found
 
 
 def dump_exception(error: BaseException) -> bytes:
@@ -46,6 +68,11 @@ def dump_exception(error: BaseException) -> bytes:
     buffer = io.BytesIO()
     _ExceptionPickler(buffer, protocol=PROTOCOL).dump(error)
     return buffer.getvalue()
+
+
+def _know_main() -> None:
+    if "__mp_main__" in sys.modules:  # the main module in a spawned process: no other process has it
+        register_by_value("__mp_main__")
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types

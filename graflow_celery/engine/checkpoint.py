@@ -100,7 +100,8 @@ def send_graphs(
             for node, spec in plan.nodes.items()
         }
         packed = pack_graph(replace(plan, nodes=nodes), found.tasks, codec, None if graph else factories, base=root)
-        blobs |= {name: blob() for name, blob in packed.blobs.items() if name not in blobs}
+        absent = [name for name in packed.names if name not in blobs]
+        blobs |= {name: blob() for name, blob in packed.missing(absent, blobs.get(packed.hash)).items()}
         if graph:
             names[graph] = packed.hash
         else:
@@ -251,8 +252,8 @@ def _body(data: bytes, path: str) -> bytes:
 
 def _unpacked(body: bytes, path: str, codec: ValueCodec) -> Checkpoint:
     (length,) = _LENGTH.unpack_from(body)
-    _, packed = codec.open(body[_LENGTH.size : _LENGTH.size + length])
-    index = json.loads(packed.decode("utf-8", "surrogatepass"))
+    content = codec.open(body[_LENGTH.size : _LENGTH.size + length], what="the checkpoint's index")
+    index = json.loads(bytes(content.payload).decode("utf-8", "surrogatepass"))
     blobs = dict(_blobs(body[_LENGTH.size + length :], index["blobs"], path))
 
     def value(name: str, what: str) -> Any:

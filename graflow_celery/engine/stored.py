@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from graflow_celery.codec.callables import decode_callable
+from graflow_celery.codec.envelope import Content
 from graflow_celery.codec.manifest import CodeReference, Fetch, LoadedGraph, load_graph
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.activation import item_of
@@ -72,7 +73,7 @@ class StoredCode:
         return SentFactory(lambda: self._callable(key, what, what))
 
     def _callable(self, key: str, what: str, task_id: str) -> Callable[..., Any]:
-        _, data = self._codec.open(self._fetch(key, what))
+        data = bytes(self._fetch(key, what).payload)
         return decode_callable(
             data,
             task_id=task_id,
@@ -85,7 +86,7 @@ class StoredCode:
         if kind == "json":
             return value
         what = f"argument '{name}' of task '{node}'"
-        return self._codec.decode(self._fetch(value, what), what=what)
+        return self._codec.read(self._fetch(value, what), what=what)
 
 
 class SentFactory:
@@ -140,10 +141,10 @@ class StoredGraphs:
             self._loaded[graph] = load_graph(graph, self._fetch, self._codec)
         return self._loaded[graph]
 
-    def _fetch(self, name: str, what: str) -> bytes:
+    def _fetch(self, name: str, what: str) -> Content:
         if name not in self.blobs:
             raise BlobMissingError(name, what)
-        return self.blobs[name]
+        return self._codec.open(self.blobs[name], what=what, name=name)
 
 
 def _point() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import struct
 from typing import Any
 
-from graflow_celery.codec.canonical import digest
-from graflow_celery.codec.values import ValueCodec
+from graflow_celery.codec.values import ValueCodec, content_name
 from graflow_celery.core.channel_rules import is_number
 from graflow_celery.errors import BlobRejectedError
 from graflow_celery.redis_backend.content_store import ContentStore
@@ -20,17 +18,17 @@ class ValueStore:
 
     def __init__(self, codec: ValueCodec, content: ContentStore, threshold: int) -> None:
         self.codec = codec
-        self._content = content
+        self.content = content
         self._threshold = threshold
 
     def pack(self, value: Any, what: str) -> bytes:
         """Raises SerializationError where the settings allow no format that can hold ``value``."""
-        data = self.codec.encode(value, what=what)
-        if len(data) <= self._threshold:
-            return b"".join((INLINE, data))
-        key = digest(data)
-        self._content.put({key: data})
-        return REFERENCE + key.encode()
+        content = self.codec.written(value, what=what)
+        if len(content.payload) <= self._threshold:
+            return INLINE + self.codec.seal(content.payload, content.serializer)
+        name = content_name(content)
+        self.content.put_value(name, content)
+        return REFERENCE + self.codec.refer(name)
 
     def pack_entry(self, value: Any, what: str) -> bytes:
         """As :meth:`pack`, but numbers and lists take the forms that `lua/change.lua` can change in place."""
@@ -48,11 +46,7 @@ class ValueStore:
         if mark == INLINE:
             return self.codec.decode(rest, what=what)
         if mark == REFERENCE:
-            key = rest.decode()
-            data = self._content.get(key, what)
-            if not secrets.compare_digest(digest(data), key):
-                raise BlobRejectedError(f"Blob {key} ({what}) is not what was stored: its digest differs.")
-            return self.codec.decode(data, what=what)
+            return self.codec.read(self.content.value(self.codec.referred(rest, what=what), what), what=what)
         if mark == NUMBER:
             text = rest.decode()
             return float(text) if any(sign in text for sign in ".en") else int(text)

@@ -205,7 +205,7 @@ def test_a_blob_that_is_rejected_is_not_retried(load: Load, tmp_path: Path) -> N
     with workers(tmp_path / "worker", {"ship_rejected": "def f(): return 1"}) as cluster:
         runtime = client_runtime(cluster.settings)
         packed = pack_graph(wf.plan(), {"f": wf.graph.get_node("f")}, runtime.codec)  # type: ignore[dict-item]
-        function = next(name for name in packed.blobs if name != packed.hash)
+        [function] = packed.parts
         runtime.content.put({function: b"no blob of ours"})
         run = wf.submit(settings=cluster.settings)
         assert run.wait(60) == "failed"

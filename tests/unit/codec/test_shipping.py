@@ -43,7 +43,7 @@ def packed(wf: WorkflowContext, start: str | None = None) -> tuple[str, dict[str
         wrapper = code_of(node)
         assert wrapper is not None
         data = encode_callable(wrapper.func, task_id=name, ship=wrapper.ship or wf.ship)
-        assert CODEC.seal(data, "raw") in [blob() for blob in found.blobs.values()]
+        assert data in [bytes(CODEC.open(blob(), name=part).payload) for part, blob in found.parts.items()]
         kinds[name] = json.loads(data.partition(b"\n")[0])["kind"]
     return found.hash, kinds
 
@@ -130,14 +130,11 @@ def test_a_bound_value_of_the_functions_module_travels_with_it(load: Load) -> No
     found = pack_graph(plan, {"bound": wf.graph.get_node("bound")}, CODEC, ship="value")  # type: ignore[dict-item]
     del sys.modules["cs_bound"]
     Path(module.__file__ or "").unlink()
-    function, value = sorted((found.blobs[name]() for name in found.blobs if name != found.hash), key=_is_value)
-    assert CODEC.decode(value, what="value").n == 1  # type: ignore[attr-defined]
-    func = decode_callable(CODEC.open(function)[1], task_id="t", where="worker w")
-    assert func() == (1, None)
-
-
-def _is_value(blob: bytes) -> bool:
-    return CODEC.open(blob)[0] == "pickle"
+    contents = [CODEC.open(blob(), name=name) for name, blob in found.parts.items()]
+    [value] = [CODEC.read(content, what="value") for content in contents if content.serializer != "raw"]
+    assert value.n == 1  # type: ignore[attr-defined]
+    [data] = [bytes(content.payload) for content in contents if content.serializer == "raw"]
+    assert decode_callable(data, task_id="t", where="worker w")() == (1, None)
 
 
 def test_where_a_function_is_at_home(load: Load) -> None:

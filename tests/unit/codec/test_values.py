@@ -236,14 +236,14 @@ def refused(codec: ValueCodec, data: bytes) -> str:
 
 @pytest.mark.usefixtures("mark")
 def test_unsigned_content_is_refused_where_a_secret_is_set() -> None:
-    assert refused(SIGNED, BOTH.encode(Marker(), what="v")).startswith("Key 'k': This content is not signed")
+    assert refused(SIGNED, BOTH.encode(Marker(), what="v")).startswith("Key 'k': It is not signed")
     assert "GRAFLOW_CELERY_SECRET_KEY" in refused(SIGNED, BOTH.encode(1, what="v"))
 
 
 @pytest.mark.usefixtures("mark")
 def test_content_signed_with_another_secret_is_refused() -> None:
     other = ValueCodec(("json", "pickle"), (b"another",))
-    assert "signature of this content is wrong" in refused(SIGNED, other.encode(Marker(), what="v"))
+    assert "signature of it is wrong" in refused(SIGNED, other.encode(Marker(), what="v"))
 
 
 def test_a_secret_is_replaced_step_by_step() -> None:
@@ -286,8 +286,8 @@ def test_every_cut_is_refused() -> None:
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(noise: bytes) -> None:
     refused(SIGNED, noise)
-    refused(SIGNED, b"\xb7\x01\x03\x20" + noise)
-    refused(SIGNED, b"\xb7\x01\x03\x00" + noise + pickle.dumps(Marker()))
+    refused(SIGNED, b"\xb7\x02\x03\x04" + noise)
+    refused(SIGNED, b"\xb7\x02\x03\x00" + noise + pickle.dumps(Marker()))
 
 
 @given(st.data())
@@ -321,10 +321,10 @@ def test_a_damaged_pickle_is_refused() -> None:
     [
         (b"", "no content of graflow_celery"),
         (b"hello world", "no content of graflow_celery"),
-        (b"\xb7\x02\x01\x00", "format 2 and this process reads 1"),
-        (b"\xb7\x01\x09\x00", "unknown serializer 9"),
-        (b"\xb7\x01\x01\x05ab", "cut short or damaged"),
-        (b"\xb7\x01\x01\x02ab", "cut short or damaged"),
+        (b"\xb7\x01\x01\x00", "format 1 and this process reads 2"),
+        (b"\xb7\x02\x09\x00", "unknown serializer 9"),
+        (b"\xb7\x02\x01\x04ab", "cut short"),
+        (b"\xb7\x02\x01\x01ab", "a blob, or of another form"),
     ],
 )
 def test_other_bytes_are_refused(data: bytes, said: str) -> None:
@@ -346,7 +346,7 @@ def test_only_allowed_serializers_are_sealed() -> None:
     assert ValueCodec(("json",)).seal(b"x", "raw")
 
 
-@pytest.mark.parametrize("serializers", [(), ("yaml",), ("json", "msgpack")])
+@pytest.mark.parametrize("serializers", [(), ("yaml",), ("json", "xml")])
 def test_serializers_that_do_not_exist(serializers: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"^Setting serializers: "):
         ValueCodec(serializers)

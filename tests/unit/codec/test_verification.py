@@ -72,6 +72,7 @@ DIFFERENT = {
     "what is cached": (CACHED, "return 1", "return 2"),
     "what a context manager does": (MANAGER, "yield 1", "yield 2"),
     "a partial in a closure": (CLOSURE, "g(a): return 1", "g(a): return 2"),
+    "the kind of a method": (CLASS, "@staticmethod\n    def static():", "@classmethod\n    def static():"),
     "a method of a dataclass": (DATACLASS, "return 1", "return 2"),
     **{f"method {n} of a class": (CLASS, f"return {n}", f"return {n}0") for n in range(1, 8)},
     "the constructor of a class": (CLASS, "self.n = 1", "self.n = 2"),

@@ -17,7 +17,7 @@ from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.location import HEAP_TYPE, is_cached_function
 from graflow_celery.codec.objectgraph import hashed
 
-_DESCRIPTORS = staticmethod | classmethod | property | functools.cached_property
+_DESCRIPTORS = (staticmethod, classmethod, property, functools.cached_property)
 _WRAPPING = ("__wrapped__", "func", "fget", "fset", "fdel", "__func__")
 _TYPE_HINTS = frozenset({"__annotate__", "__annotate_func__"})
 
@@ -75,7 +75,7 @@ def _parts(part: object) -> Iterable[object]:
     elif isinstance(part, type):
         if part.__flags__ & HEAP_TYPE:
             yield from _methods(part)
-    elif isinstance(part, _DESCRIPTORS | functools.partial):
+    elif isinstance(part, (*_DESCRIPTORS, functools.partial)):
         yield from (getattr(part, name, None) for name in _WRAPPING)
     elif isinstance(part, MethodType):
         yield part.__func__

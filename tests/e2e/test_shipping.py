@@ -12,12 +12,18 @@ from pathlib import Path
 import pytest
 
 import graflow_celery
-from graflow_celery import GraphCompilationError, Settings, task, workflow
+from graflow_celery import GraphCompilationError, Settings, TaskExecutionContext, task, workflow
 from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.codec.manifest import pack_graph
 from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedCluster, EmbeddedServer, EmbeddedWorkers
-from graflow_celery.errors import BlobMissingError, BlobRejectedError, CodeMismatchError, CodeNotFoundError
+from graflow_celery.errors import (
+    BlobMissingError,
+    BlobRejectedError,
+    CodeMismatchError,
+    CodeNotFoundError,
+    SerializationError,
+)
 from graflow_celery.ports import EventRecord
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import embedded_cluster
@@ -254,3 +260,17 @@ def test_by_reference_is_refused_at_submit_where_there_is_no_name(graflow_settin
         wf.submit(settings=graflow_settings)
     assert set(client.scan_iter("*{*}:meta")) | set(client.scan_iter("*:blob:*")) == before
     assert wf.execute() == 1, "a run here sends nothing"
+
+
+def test_a_task_that_is_added_travels_as_it_says(graflow_settings: Settings) -> None:
+    with workflow("adding") as wf:
+
+        @task(inject_context=True, max_retries=3)
+        def adding(context: TaskExecutionContext) -> None:
+            context.next_task(task("nameless", ship="reference")(lambda: 1))
+
+    run = wf.submit(settings=graflow_settings)
+    assert run.wait(60) == "failed"
+    with pytest.raises(SerializationError, match=r"^Task 'nameless': ship='reference' wants "):
+        run.result()
+    assert tries(run) == 1

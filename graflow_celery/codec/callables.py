@@ -94,7 +94,7 @@ def _unnamed(what: str) -> SerializationError:
     return SerializationError(
         what,
         "ship='reference' wants its function sent by name, and importing its module does not lead to it: it is defined "
-        "in __main__, in a file that was named to graflow-celery or inside of a function, or is a lambda, a partial or "
+        "in __main__, in a file named on the command line or inside of a function, or is a lambda, a partial or "
         "a method of an object. Move it to the top level of a module that the workers have, or use ship='auto'.",
     )
 

@@ -8,7 +8,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import cloudpickle.cloudpickle
@@ -25,6 +25,8 @@ from graflow_celery.codec.location import (
 PROTOCOL = 5
 #: Bytes from which on a buffer stays beside the pickle.
 LEAST_BUFFER = 1 << 14
+#: What cloudpickle has for the file of all code.
+_NO_FILE = "<dynamic-code>"
 #: What a module has that is not its own, or that cannot be sent.
 _MODULE_OWN = frozenset({"__builtins__", "__loader__", "__spec__"})
 
@@ -84,6 +86,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if type(obj) is functools.cached_property:
             return _cached_property, (obj.func, obj.attrname)
+        if isinstance(obj, CodeType):
+            return _code(obj)
         whole = self._whole(obj)
         return super().reducer_override(obj) if whole is None else whole
 
@@ -119,6 +123,13 @@ def _exception(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseExc
 
 def _set_attributes(error: BaseException, attributes: dict[str, Any]) -> None:
     error.__dict__.update(attributes)
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """As cloudpickle has it, but with the name of the file, which it leaves out from 3.1.3 on: tracebacks show it."""
+    make, arguments, *rest = cloudpickle.cloudpickle._code_reduce(code)
+    named = tuple(code.co_filename if argument == _NO_FILE else argument for argument in arguments)
+    return (make, named, *rest)
 
 
 def _named(module: str, name: str) -> object:

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, in_words
 from graflow_celery.celery_backend.watching import standby_of
-from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.errors import GraflowError, RunLostError, RunTimeoutError, StoreUnavailableError
 from graflow_celery.ports import EventRecord
@@ -42,8 +42,7 @@ class ClientRun(Protocol):
     @property
     def id(self) -> str: ...
 
-    @property
-    def plan(self) -> Plan: ...
+    def queues(self) -> Sequence[str]: ...
 
     @property
     def status(self) -> RunStatus: ...
@@ -144,8 +143,7 @@ class Lookout:
     def _look(self, watched: list[tuple[Follower, ClientRun]]) -> dict[Follower, dict[str, Any]]:
         """One look, in a thread: what keeps which run from moving."""
         found = Circumstances.of(self._runtime)
-        queue = self._runtime.settings.queue
-        obstacles = {follower: found.obstacle(run.plan.queues(queue)) for follower, run in watched}
+        obstacles = {follower: found.obstacle(run.queues()) for follower, run in watched}
         for follower in [follower for follower, obstacle in obstacles.items() if obstacle is None]:
             self._told.pop(follower, None)
         return {follower: obstacle for follower, obstacle in obstacles.items() if obstacle is not None}
@@ -200,6 +198,8 @@ async def _ended(runtime: Runtime, run: ClientRun, progress: Progress | None = N
                 progress(record)
             elif record["event"] in OBSTACLES:
                 logger.warning("run %s waits: %s", run.id, in_words(record))
+            elif record["event"] == CODE_DIFFERS:
+                logger.warning("run %s: %s", run.id, record["reason"])
 
 
 def _lookout(runtime: Runtime) -> Lookout:

@@ -16,7 +16,7 @@ from graflow_celery import Settings, WorkflowContext, task, workflow
 from graflow_celery.core.state import RunStatus
 from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
-from graflow_celery.errors import BlobMissingError
+from graflow_celery.errors import BlobMissingError, RunTimeoutError
 from graflow_celery.redis_backend.plea import MISSING, _cause, asking
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
@@ -61,8 +61,8 @@ def lose(run: Run, *kept: str) -> list[str]:
     return lost
 
 
-def started(settings: Settings) -> Run:
-    return counting(list(range(1000))).submit(settings=settings, initial_channel={"words": "x" * 200_000})
+def started(settings: Settings, numbers: int = 1000) -> Run:
+    return counting(list(range(numbers))).submit(settings=settings, initial_channel={"words": "x" * 200_000})
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -96,6 +96,18 @@ def test_so_does_one_with_an_event_loop(settings: Settings, caplog: pytest.LogCa
     with caplog.at_level(logging.WARNING), EmbeddedWorkers(settings, 1, 2):
         assert asyncio.run(waits()) == sum(range(1000)) + 200_000
     assert len(warnings(caplog)) == 1
+
+
+def test_a_client_that_waits_brings_the_graph_back_before_there_are_workers(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = started(settings, 777)  # a graph that this process has not read before
+    lose(run)
+    with caplog.at_level(logging.WARNING), pytest.raises(RunTimeoutError):
+        run.wait(timeout=5)
+    assert len(warnings(caplog)) == 1
+    with EmbeddedWorkers(settings, 1, 2):
+        assert run.wait(timeout=60) is RunStatus.SUCCEEDED
 
 
 def test_without_one_the_node_fails_and_says_what_is_gone(settings: Settings) -> None:
@@ -154,7 +166,7 @@ def test_a_restart_is_named_as_the_cause() -> None:
 
 
 def test_a_changed_value_is_not_put_back_as_what_it_was(settings: Settings) -> None:
-    numbers = list(range(1000))
+    numbers = list(range(778))  # no other run that this process has is of the same graph
     run = counting(numbers).submit(settings=settings, initial_channel={"words": "x"})
     lose(run, run.graph_hash)
     numbers.append(5)

@@ -138,7 +138,7 @@ def pack_graph(
         content["llm"] = llm
     manifest = canonical_json(content)
     name = digest(manifest)
-    blobs[name] = partial(codec.seal, manifest, "json", name)
+    blobs[name] = partial(codec.seal, manifest, "raw", name)
     return PackedGraph(name, blobs)
 
 

@@ -19,6 +19,7 @@ from graflow_celery import failpoints
 from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
+from graflow_celery.celery_backend.sharing import shared_content
 from graflow_celery.checkpointing import STORE, codec_of
 from graflow_celery.codec.manifest import LoadedGraph, load_graph, pack_graph
 from graflow_celery.codec.references import check, signed
@@ -65,7 +66,8 @@ class Runtime:
         self.client = connect(settings.redis_url)
         self.scripts = Scripts(self.client)
         self.codec = codec_of(settings)
-        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, settings.worker_cache_bytes)
+        cache, shared = settings.worker_cache_bytes, shared_content(app)
+        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, cache, shared)
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
@@ -187,7 +189,7 @@ class Runtime:
         return loaded
 
     def _stored(self, name: str) -> LoadedGraph:
-        loaded = load_graph(name, self.content.get, self.codec)
+        loaded = load_graph(name, self.content.get, self.codec, self.content.get_all)
         if not loaded.base:
             return loaded
         return replace(loaded, plan=self.graph(loaded.base).plan.extended(name, loaded.plan.nodes))
@@ -231,8 +233,7 @@ class Runtime:
     def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
         """Uploads tasks that an attempt added: their functions and a small manifest. Raises SerializationError."""
         packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.hash)
-        absent = self.content.absent(list(packed.blobs))
-        self.content.put({name: packed.blobs[name]() for name in absent})
+        self.content.ensure(packed)
         return plan.extended(packed.hash, extension.plan.nodes)
 
     def code(self, graph: str, activation: str) -> NodeCode:

@@ -19,7 +19,7 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.submitting import check_run_id, found, start
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, check_there, in_words
 from graflow_celery.celery_backend.watching import standby_of
-from graflow_celery.codec.manifest import pack_graph
+from graflow_celery.codec.manifest import PackedGraph, pack_graph
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.events import CancelRequested
@@ -414,6 +414,7 @@ def submit(
                 there = found(runtime, reference, plan)
             if there is not None:
                 return Run(runtime, there)
+        _check_content(runtime, packed, initial_channel or {})
         run = Run(runtime, reference)
         with patience(SUBMIT_PATIENCE), runtime.client.pipeline(transaction=False) as pipe:
             unserved = runtime.liveness.ask(pipe, plan.queues(runtime.settings.queue))
@@ -553,6 +554,18 @@ def _check_workers(unserved: Sequence[str], required: bool) -> None:
         raise NoWorkerError(unserved)
     if unserved:
         logger.warning("%s The run is kept until one does.", NoWorkerError(unserved))
+
+
+def _check_content(runtime: Runtime, packed: PackedGraph, channel: Mapping[str, Any]) -> None:
+    """Raises SerializationError for what workers here may not read, before anything is stored.
+
+    Where pickle is off that goes for content, too, that another client has stored, which allows it.
+    """
+    for key, value in channel.items():
+        runtime.values.check_entry(value, f"channel key '{key}'")
+    if not runtime.codec.allows_pickle:
+        for made in packed.parts.values():
+            made()
 
 
 def _is_end(record: EventRecord | None) -> bool:

@@ -45,6 +45,7 @@ from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner
 
 _UNRETRYABLE = (
     SerializationError,
+    BlobRejectedError,
     ParameterError,
     CodeNotFoundError,
     CycleLimitExceededError,
@@ -53,7 +54,7 @@ _UNRETRYABLE = (
     AsyncGeneratorError,
     TaskCancelledError,
 )
-_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError, BlobRejectedError)
+_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

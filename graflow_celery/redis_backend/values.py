@@ -40,6 +40,12 @@ class ValueStore:
             return LIST + struct.pack(">I", len(elements)) + joined
         return self.pack(value, what)
 
+    def check_entry(self, value: Any, what: str) -> None:
+        """Stores nothing. Raises what :meth:`pack_entry` would."""
+        if not is_number(value):
+            for item in value if type(value) is list else (value,):
+                self.codec.written(item, what=what)
+
     def unpack(self, field: bytes, what: str) -> Any:
         """Raises BlobMissingError or BlobRejectedError, both naming ``what``."""
         mark, rest = field[:1], field[1:]

@@ -40,6 +40,8 @@ _DIGEST = 32
 _LONG = _BEGIN.size + _DIGEST
 _SIGNATURE = hashlib.sha256().digest_size
 TAG = 16
+#: What of a blob stands before its body.
+BLOB_HEAD = _LONG + _SIGNATURE
 _CONTENT, _REFERENCE = b"graflow content 2\0", b"graflow reference 2\0"
 
 
@@ -111,6 +113,15 @@ class Seal:
         if len(body) != length:
             raise BlobRejectedError("its length differs from what it says")
         return Content(_known(serializer), body)
+
+    def signs(self, head: bytes, name: str) -> bool:
+        """Whether the first BLOB_HEAD bytes of a blob are of the blob ``name``, and signed by the key that signs now."""
+        return (
+            len(head) == BLOB_HEAD
+            and head[16:32].hex() == name
+            and bool(head[3] & _SIGNED)
+            and hmac.compare_digest(_sign(self.keys[0], head[:_LONG]), head[_LONG:])
+        )
 
     def tag(self, text: bytes) -> bytes:
         """What stands behind a reference to a blob: a signature of 16 bytes, or nothing."""

@@ -156,6 +156,10 @@ class ValueCodec:
             _reject(what if name is None else f"blob {name} ({what})", error)
         return content
 
+    def needs_signing(self, head: bytes, name: str) -> bool:
+        """Whether who has no other secret than the one that signs here would refuse a blob, of which this is the head."""
+        return bool(self.keys) and not self._seal.signs(head, name)
+
     def refer(self, name: str) -> bytes:
         """A reference to the blob ``name``, signed where there is a key."""
         text = name.encode()

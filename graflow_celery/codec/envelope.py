@@ -115,7 +115,7 @@ class Seal:
         return Content(_known(serializer), body)
 
     def signs(self, head: bytes, name: str) -> bool:
-        """Whether the first BLOB_HEAD bytes of a blob are of the blob ``name``, and signed by the key that signs now."""
+        """Whether these first BLOB_HEAD bytes of a blob are of the blob ``name``, signed by the key that signs now."""
         return (
             len(head) == BLOB_HEAD
             and head[16:32].hex() == name

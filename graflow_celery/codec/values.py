@@ -157,7 +157,7 @@ class ValueCodec:
         return content
 
     def needs_signing(self, head: bytes, name: str) -> bool:
-        """Whether who has no other secret than the one that signs here would refuse a blob, of which this is the head."""
+        """Whether who has only the secret that signs here would refuse a blob, of which this is the head."""
         return bool(self.keys) and not self._seal.signs(head, name)
 
     def refer(self, name: str) -> bytes:

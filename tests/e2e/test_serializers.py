@@ -166,6 +166,26 @@ def test_messagepack_alone_will_do() -> None:
             one(trusting.given).submit(settings=other.settings, initial_channel={"value": object()})
 
 
+def test_frames_tables_and_arrays_pass_between_workers(graflow_settings: Settings) -> None:
+    for library in ("numpy", "pandas", "pyarrow"):
+        pytest.importorskip(library)
+    with workflow("frames") as wf:
+        task(trusting.frames) >> task(trusting.copied)
+    run = ended(wf, graflow_settings)
+    assert run.status is RunStatus.SUCCEEDED, run.reason
+    here, changed, first = trusting.frames(), run.result("copied"), run.result("frames")
+    for name, found in first.items():
+        assert type(found) is type(here[name])
+        assert (found == here[name]).all() if name in ("array", "small") else found.equals(here[name])
+    assert first["array"].flags.f_contiguous
+    assert (changed["array"][0, 0], changed["frame"]["n"][0]) == (-1, -1)
+    assert changed["table"].equals(here["table"])
+
+
+def test_a_worker_does_not_load_them(settings: Settings) -> None:
+    assert ended(one(trusting.loaded), settings).result() == []
+
+
 # --- Celery's messages ----------------------------------------------------------------------------------------
 
 

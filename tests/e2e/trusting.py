@@ -46,6 +46,29 @@ def total(array: dict[str, Any]) -> tuple[int, tuple[bytes, set[int]]]:
     return int(array["a"].sum()), array["pair"]
 
 
+def loaded() -> list[str]:
+    import sys
+
+    return sorted({"numpy", "pandas", "pyarrow"} & set(sys.modules))
+
+
+def frames() -> dict[str, Any]:
+    import numpy
+    import pandas
+    import pyarrow
+
+    frame = pandas.DataFrame({"n": range(20_000), "kind": pandas.Categorical(["a", "b"] * 10_000)})
+    array = numpy.asfortranarray(numpy.arange(60_000.0).reshape(300, 200))
+    return {"frame": frame, "table": pyarrow.table({"x": range(30_000)}), "array": array, "small": numpy.arange(3)}
+
+
+def copied(frames: dict[str, Any]) -> dict[str, Any]:
+    """Changes what it was given, and gives it back."""
+    frames["array"][0, 0] = -1
+    frames["frame"].loc[0, "n"] = -1
+    return frames
+
+
 def large(value: str = "x") -> dict[str, Any]:
     """What is pickled, and too large for a field."""
     return {"pair": (value, b"\0\1" * 100_000)}

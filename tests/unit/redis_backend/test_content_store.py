@@ -114,6 +114,23 @@ def test_a_value_is_uploaded_once_whoever_makes_it(server: EmbeddedServer) -> No
     assert first.downloads == 0, "who made it has it at hand"
 
 
+@pytest.mark.parametrize("before", [(), (b"old",), (b"secret", b"old")], ids=["none", "old", "same"])
+def test_what_was_stored_under_another_secret_is_stored_again(
+    server: EmbeddedServer, before: tuple[bytes, ...]
+) -> None:
+    """Else workers that know the new secret alone would refuse it for as long as somebody submits it."""
+    content = Content("raw", f"{before}".encode() + bytes(SIZE))
+    name = content_name(content)
+    store(server, codec=ValueCodec(("json",), before)).put_value(name, content)
+    strict, rotating = store(server), store(server, codec=ValueCodec(("json",), (b"secret", b"old")))
+    assert rotating.absent([name]) == strict.absent([name]) == ([] if before[:1] == (b"secret",) else [name])
+    rotating.put_value(name, content)
+    assert rotating.uploads == (0 if before[:1] == (b"secret",) else 1)
+    assert strict.absent([name]) == []
+    assert bytes(strict.get(name, "v").payload) == content.payload
+    assert store(server, codec=ValueCodec(("json",))).absent([name]) == [], "who has no secret looks at no signature"
+
+
 def test_a_blob_that_was_tampered_with_is_not_kept(server: EmbeddedServer) -> None:
     name = stored(server, 31)
     client, reader = connect(server.url), store(server)

@@ -205,5 +205,13 @@ def test_a_worker_says_what_is_open(caplog: pytest.LogCaptureFixture, deployment
     assert "accept_content has pickle" in said
 
 
+def test_a_worker_on_a_server_that_others_reach_says_so_once() -> None:
+    with EmbeddedServer() as server:
+        server.socket.chmod(0o666)
+        with EmbeddedWorkers(load_settings(redis_url=server.url), 1) as workers:
+            log = workers[0].process.output()
+    assert log.count("no secret_key is set: whoever can write to the store can make this worker run code") == 1
+
+
 def test_an_embedded_worker_says_nothing_of_it(graflow_cluster: Any) -> None:
     assert "secret_key" not in graflow_cluster.workers[0].process.output()

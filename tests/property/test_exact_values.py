@@ -323,7 +323,7 @@ def test_ten_megabytes_are_not_copied_more_often_than_needed(server: EmbeddedSer
     used, got = peak(lambda: store(server, codec).unpack(field, "v"))
     assert used <= (reading + 3.2) * 10e6, f"receiving took {used / 10e6:.2f} times the value"
     name = codec.referred(field[1:], what="v")
-    blob = store(server, codec).content.sealed(name, "v")
+    [blob] = store(server, codec).content.sealed([name], "v")
     used, got = peak(lambda: codec.read(codec.open(blob, what="v", name=name), what="v"))
     assert used <= reading * 10e6, f"reading took {used / 10e6:.2f} times the value"
     check(got, value)

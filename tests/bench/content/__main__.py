@@ -1,4 +1,4 @@
-"""`python -m tests.bench.content` (`make bench-content`): uploads, bytes and round trips of graphs, messages and values.
+"""`python -m tests.bench.content` (`make bench-content`): uploads, bytes and round trips of graphs, messages, values.
 
 Counts, not clocks: what the server was asked for (its MONITOR stream), what went in and out of it (its statistics),
 and what the client's connections sent. Raw Celery, and graflow 0.2.0 if `--graflow` names a Python that has it, do the

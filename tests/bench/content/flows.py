@@ -67,7 +67,8 @@ def by_reference(mark: str, folder: Path, count: int, changed: int = 0) -> Workf
     """Functions of a module that is written into ``folder`` first; the middle one's code differs if ``changed``."""
     name = f"content_{mark}"
     functions = "".join(
-        f"def f{number}():\n    return {number + (changed if number == count // 2 else 0)}\n\n" for number in range(count)
+        f"def f{number}():\n    return {number + (changed if number == count // 2 else 0)}\n\n"
+        for number in range(count)
     )
     (folder / f"{name}.py").write_text(f'MARK = "{mark}"\n\n{functions}', encoding="utf-8")
     sys.path.insert(0, str(folder))
@@ -77,7 +78,7 @@ def by_reference(mark: str, folder: Path, count: int, changed: int = 0) -> Workf
 
 def _side_by_side(name: str, functions: Sequence[Callable[[], object]]) -> WorkflowContext:
     with workflow(name) as wf:
-        ParallelGroup([task(function, id=f"t{number}") for number, function in enumerate(functions)], name="members")
+        ParallelGroup([task(id=f"t{number}")(function) for number, function in enumerate(functions)], name="members")
     return wf
 
 
@@ -112,7 +113,7 @@ def sharing(kind: str, seed: int, members: int) -> WorkflowContext:
     """A value that one task makes and ``members`` read."""
     with workflow("sharing") as wf:
         readers = [read(task_id=f"r{index}", number=index) for index in range(members)]
-        produce(kind=kind, seed=seed) >> ParallelGroup(readers, name="readers")
+        produce(task_id="produce", kind=kind, seed=seed) >> ParallelGroup(readers, name="readers")
     return wf
 
 
@@ -140,5 +141,5 @@ def items() -> list[int]:
 
 def mapped(mark: str) -> WorkflowContext:
     with workflow(f"mapped {mark}") as wf:
-        items() >> echo.map()
+        items >> echo.map(name="echoes")
     return wf

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Runs under another Python, where graflow 0.2.0 is installed: its own way of writing what `flows` has.
 
 `python peer_flows.py WORK PORT PREFIX NUMBER`; prints the seconds that it took, and how many groups or members

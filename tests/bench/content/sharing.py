@@ -87,10 +87,10 @@ def _peer(sides: Sides, rounds: int) -> str:
     found = []
     for _ in range(rounds):
         with moved(peer.server) as bytes_:
-            seconds, served = peer.run("sharing", READERS)
+            seconds, _ = peer.run("sharing", READERS)
         found.append(Round(seconds, bytes_.bytes_in, bytes_.bytes_out))
     with sides.tap(peer, "sharing") as tap:
-        peer.run("sharing", READERS)
+        _, served = peer.run("sharing", READERS)
     key = "produce.__result__"
     counts = f"{len(tap.uploads(key))} upload, {len(tap.downloads(key))} downloads"
     wrong = "" if served == READERS else f"; but {READERS - served} of {READERS} members get None for it"

@@ -43,7 +43,9 @@ class Ours:
         """What a fresh process says of its submits to a queue that nobody consumes; see `client`."""
         unserved = {"GRAFLOW_CELERY_QUEUE": f"unserved-{secrets.token_hex(3)}"}
         command = [sys.executable, "-m", "tests.bench.content.client", flow, mark, *options]
-        done = subprocess.run(command, env=_environment({**self.cluster.env, **unserved}), capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=False, env=_environment({**self.cluster.env, **unserved}), capture_output=True, text=True
+        )
         self.server.delete(unserved["GRAFLOW_CELERY_QUEUE"])
         if done.returncode:
             raise RuntimeError(f"the client that submits {flow} failed: {done.stderr}")
@@ -77,7 +79,7 @@ class Peer:
     def run(self, work: str, number: int) -> tuple[float, int]:
         """Seconds, and how many of its groups or members were served."""
         command = [self.python, str(PEER_FLOWS), work, str(self.port), "peer", str(number)]
-        done = subprocess.run(command, cwd=self.home, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, check=False, cwd=self.home, capture_output=True, text=True, timeout=600)
         if done.returncode:
             raise RuntimeError(f"graflow failed at {work}: {done.stderr[-2000:]}")
         seconds, served = done.stdout.split()[-2:]
@@ -116,7 +118,18 @@ def raw() -> Iterator[Raw]:
     scratch = ScratchDirectory()
     with EmbeddedServer() as server:
         os.environ["RAW_CELERY_URL"], os.environ["RAW_STORE_URL"] = celery_url(server.url), server.url
-        command = [sys.executable, "-m", "celery", "-A", "tests.bench.content.raw", "worker", "-Q", "raw", "-l", "ERROR"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "tests.bench.content.raw",
+            "worker",
+            "-Q",
+            "raw",
+            "-l",
+            "ERROR",
+        ]
         command += ["--concurrency", str(PLACES)]
         commands = [[*command, "-n", f"raw{number}@%h"] for number in range(WORKERS)]
         # Celery refuses to unpickle for root, and the bench may run in a container.
@@ -124,7 +137,12 @@ def raw() -> Iterator[Raw]:
             from tests.bench.content import raw as app  # reads where its server is when it is imported
 
             _wait_ready(workers, lambda: len(app.app.control.ping(timeout=0.5)) == WORKERS)
-            yield Raw(connect(server.url), server.url)
+            try:
+                yield Raw(connect(server.url), server.url)
+            finally:
+                # Results unsubscribe when they are collected, and try for long if the server is gone by then.
+                app.app.backend.result_consumer.subscribed_to.clear()
+                app.app.close()
 
 
 @contextmanager
@@ -144,7 +162,9 @@ def peer(python: str) -> Iterator[Peer]:
 
 
 @contextmanager
-def _running(name: str, commands: list[list[str]], scratch: ScratchDirectory, env: Mapping[str, str]) -> Iterator[list[GuardedProcess]]:
+def _running(
+    name: str, commands: list[list[str]], scratch: ScratchDirectory, env: Mapping[str, str]
+) -> Iterator[list[GuardedProcess]]:
     home = scratch.make()
     processes = [
         GuardedProcess(f"Worker {name}{number}", command, log=home / f"{name}{number}.log", env=env, scratch=home)

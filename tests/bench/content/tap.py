@@ -68,10 +68,10 @@ class Tap:
         return [item for item in self.seen if item.name in ("GET", "GETEX") and key in item.key]
 
     def __enter__(self) -> Tap:
-        connection = self._client.connection_pool.get_connection()
+        connection: Any = self._client.connection_pool.get_connection()
         connection.send_command("MONITOR")
         connection.read_response()
-        connection._sock.settimeout(60)
+        connection._sock.settimeout(None)
         self._connection = connection
         self._thread = threading.Thread(target=self._listen, args=(connection._sock.makefile("rb"),), daemon=True)
         self._thread.start()

@@ -23,7 +23,7 @@ def counted(prefix: str) -> Iterator[Counter[str]]:
     ``uploads`` counts those of ``content`` that carry blobs. ``prefix``: that of the engine's keys.
     """
     trips: Counter[str] = Counter()
-    send = AbstractConnection.send_packed_command
+    send: Any = AbstractConnection.send_packed_command
 
     def counting(self: AbstractConnection, command: Any, check_health: bool = True) -> None:
         packed = command if isinstance(command, bytes) else b"".join(_pieces(command))

@@ -53,21 +53,24 @@ from graflow_celery.settings import Settings, load_settings
 
 IDLE_SLICE = 1.0
 MAX_STEPS = 10_000
+#: Seconds for which a submit waits for a server that does not answer its first question.
+SUBMIT_PATIENCE = 1.0
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[EventRecord], None]
 _clients: dict[Settings, Runtime] = {}
 
 
-def client_runtime(settings: Settings | None = None) -> Runtime:
+def client_runtime(settings: Settings | None = None, *, ask: bool = True) -> Runtime:
     """This process's runtime for ``settings`` (the environment's by default), made once.
 
     Raises:
-        StoreUnavailableError: no server answers.
+        StoreUnavailableError: no server answers. It is asked when the runtime is made, if ``ask`` says so.
     """
     chosen = settings or load_settings()
-    check(chosen.redis_url)
     if chosen not in _clients:
+        if ask:
+            check(chosen.redis_url)
         _clients[chosen] = runtime_of(create_app(chosen), chosen)
     return _clients[chosen]
 
@@ -98,7 +101,7 @@ class Run:
     @property
     def plan(self) -> Plan:
         """The graph that the run follows."""
-        return self._runtime.graph(self._run.graph).plan
+        return self._runtime.plan_for(self._run)
 
     @property
     def workflow(self) -> str:
@@ -401,23 +404,27 @@ def submit(
     if run_id is not None:
         check_run_id(run_id)
     plan = lower(definition.graph, definition.name, start_node, scheduling)
-    runtime = client_runtime(settings)
+    runtime = client_runtime(settings, ask=False)
     tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), Executable)}
     try:
         packed = pack_graph(plan, tasks, runtime.codec, llm.factories() if llm is not None else None)
-        reference = RunRef(new_run_id() if run_id is None else run_id, packed.hash)
-        if run_id is not None and (there := found(runtime, reference, plan)) is not None:
-            return Run(runtime, there)
-        _check_workers(runtime, plan, require_workers)
-        absent = runtime.content.absent(list(packed.blobs))
-        blobs = {name: packed.blobs[name]() for name in absent}
+        reference = runtime.refer(new_run_id() if run_id is None else run_id, packed.hash)
+        if run_id is not None:
+            with patience(SUBMIT_PATIENCE):
+                there = found(runtime, reference, plan)
+            if there is not None:
+                return Run(runtime, there)
+        run = Run(runtime, reference)
+        with patience(SUBMIT_PATIENCE), runtime.client.pipeline(transaction=False) as pipe:
+            unserved = runtime.liveness.ask(pipe, plan.queues(runtime.settings.queue))
+            upload = runtime.content.ask(pipe, packed)
+            replies = iter(pipe.execute())
+        _check_workers(unserved(replies), require_workers)
+        run.uploaded_blobs, run.uploaded_bytes = upload(replies)
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error
-    run = Run(runtime, reference)
-    run.uploaded_bytes = sum(len(blob) for blob in blobs.values())
-    run.uploaded_blobs = runtime.content.put(blobs) if blobs else 0
     details = {"max_steps": max_steps, **_wish(checkpoint_every, checkpoint_to)}
-    run._run = start(runtime, reference, plan, timeout, initial_channel or {}, details)
+    run._run = start(runtime, reference, plan, packed, timeout, initial_channel or {}, details)
     return run
 
 
@@ -431,12 +438,12 @@ def resume(
 ) -> Run:
     """Goes on from a checkpoint as a new run. See `ResumedContext.submit`."""
     runtime = client_runtime(settings)
-    run = Run(runtime, RunRef(new_run_id(), checkpoint.graph))
+    run = Run(runtime, runtime.refer(new_run_id(), checkpoint.graph))
     absent = runtime.content.absent(list(checkpoint.blobs))
     run.uploaded_blobs = runtime.content.put({name: checkpoint.blobs[name] for name in absent})
     run.uploaded_bytes = sum(len(checkpoint.blobs[name]) for name in absent)
-    plan, reference = run.plan, RunRef(run.id, run.graph_hash)
-    _check_workers(runtime, plan, require_workers)
+    plan, reference = run.plan, run._run
+    _check_workers(runtime.liveness.unserved(plan.queues(runtime.settings.queue)), require_workers)
     snapshot, emissions = continued(checkpoint, run.id, lambda graph: runtime.plan_for(reference, graph))
     details = {
         **_described(plan),
@@ -541,8 +548,7 @@ def _wish(every: int, to: str | os.PathLike[str] | None) -> dict[str, str | int]
     return wish if to is None else {**wish, "checkpoint_to": os.fspath(to)}
 
 
-def _check_workers(runtime: Runtime, plan: Plan, required: bool) -> None:
-    unserved = runtime.liveness.unserved(plan.queues(runtime.settings.queue))
+def _check_workers(unserved: Sequence[str], required: bool) -> None:
     if unserved and required:
         raise NoWorkerError(unserved)
     if unserved:

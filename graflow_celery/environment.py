@@ -21,7 +21,7 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         if isinstance(value, SecretStr):
             found[f"{ENV_PREFIX}{name.upper()}"] = value.get_secret_value()
         elif isinstance(value, (tuple, list, dict)):
-            found[f"{ENV_PREFIX}{name.upper()}"] = json.dumps(value)
+            found[f"{ENV_PREFIX}{name.upper()}"] = json.dumps(value, default=SecretStr.get_secret_value)
         elif value is not None:
             found[f"{ENV_PREFIX}{name.upper()}"] = str(value)
     return found

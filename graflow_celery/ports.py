@@ -24,23 +24,33 @@ class RunRef:
     """Which run, of which graph. All that travels in a message besides node and attempt.
 
     ``graph`` is the graph's hash. Of a run that was retried it is ``HASH~3``: the attempts of its nodes are counted
-    from 3 on, and what says something else dates from before the retry and changes nothing.
+    from 3 on, and what says something else dates from before the retry and changes nothing. Where a secret is set a
+    signature follows, ``HASH.TAG``, by which nobody else can say which graph a run is of: see `codec.references`.
     """
 
     id: str
     graph: str
 
     @property
+    def version(self) -> str:
+        """The graph without its signature: ``HASH`` or ``HASH~3``."""
+        return self.graph.partition(".")[0]
+
+    @property
+    def tag(self) -> str:
+        return self.graph.partition(".")[2]
+
+    @property
     def hash(self) -> str:
-        return self.graph.partition("~")[0]
+        return self.version.partition("~")[0]
 
     @property
     def first(self) -> int:
         """The number of its nodes' first attempts."""
-        return int(self.graph.partition("~")[2] or 1)
+        return int(self.version.partition("~")[2] or 1)
 
     def since(self, first: int) -> RunRef:
-        """The run after a retry."""
+        """The run after a retry, not signed."""
         return RunRef(self.id, f"{self.hash}~{first}")
 
 

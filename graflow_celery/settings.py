@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     worker_cache_bytes: int = Field(
         default=67_108_864, ge=0, description="Bytes of content that a worker process keeps."
     )
+    shared_cache_bytes: int = Field(
+        default=268_435_456, ge=0, description="Bytes of large values that the processes of a worker share."
+    )
     serializers: tuple[SerializerName, ...] = Field(
         default=("json", "pickle"), description="Formats that values may take."
     )

@@ -112,7 +112,9 @@ class RunCheckpoints:
     def graphs(self, codec: ValueCodec) -> SentGraphs:
         """Those that the newest snapshot names."""
         roots = [self.run.hash, *sorted(self._graphs - {""})]
-        names = {name: None for root in roots for name in blob_names(root, self._content.get, codec)}
+        names = {
+            name: None for root in roots for name in blob_names(root, self._content.get, codec, self._content.get_all)
+        }
         what = "a function or graph of the run"
         return SentGraphs(self.run.hash, {name: self._content.sealed(name, what) for name in names})
 

@@ -85,7 +85,7 @@ def _check_content(runtime: Runtime, stored: StoredRun) -> None:
     graphs = {record.graph for record in stored.state.nodes.values() if record.graph}
     for graph in (stored.run.hash, *sorted(graphs)):
         what = f"a function or graph of workflow '{stored.meta.get(b'workflow', b'').decode()}'"
-        names = blob_names(graph, runtime.content.get, runtime.codec)
+        names = blob_names(graph, runtime.content.get, runtime.codec, runtime.content.get_all)
         for absent in runtime.content.absent(names):
             raise BlobMissingError(absent, what)
     if stored.large:

@@ -19,8 +19,10 @@ from graflow_celery import failpoints
 from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.publisher import CeleryExecutor
+from graflow_celery.celery_backend.sharing import shared_content
 from graflow_celery.checkpointing import STORE, codec_of
 from graflow_celery.codec.manifest import LoadedGraph, load_graph, pack_graph
+from graflow_celery.codec.references import check, signed
 from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import Command
 from graflow_celery.core.extend import Extension
@@ -33,7 +35,7 @@ from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.node import NodeCode
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.stored import StoredCode
-from graflow_celery.errors import RunNotFoundError
+from graflow_celery.errors import BlobRejectedError, RunNotFoundError
 from graflow_celery.ports import Held, NodeReport, RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
@@ -64,7 +66,8 @@ class Runtime:
         self.client = connect(settings.redis_url)
         self.scripts = Scripts(self.client)
         self.codec = codec_of(settings)
-        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, settings.worker_cache_bytes)
+        cache, shared = settings.worker_cache_bytes, shared_content(app)
+        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, cache, shared)
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
@@ -72,7 +75,7 @@ class Runtime:
         self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes)
         self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes)
-        self.retries = RedisRetries(self.client, self.keys, lifetimes)
+        self.retries = RedisRetries(self.client, self.keys, lifetimes, self.sign)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
         self.engine = Engine(self.store, executor(app, self._acknowledge), self)
         self.engine.committed = self.checkpoints.after_commit
@@ -186,26 +189,51 @@ class Runtime:
         return loaded
 
     def _stored(self, name: str) -> LoadedGraph:
-        loaded = load_graph(name, self.content.get, self.codec)
+        loaded = load_graph(name, self.content.get, self.codec, self.content.get_all)
         if not loaded.base:
             return loaded
         return replace(loaded, plan=self.graph(loaded.base).plan.extended(name, loaded.plan.nodes))
 
     def _retried(self, run: RunRef) -> LoadedGraph | None:
-        if run.graph == run.hash:
+        if run.version == run.hash:
             return None
         loaded = self.graph(run.hash)
         return replace(loaded, plan=replace(loaded.plan, first=run.first))
 
+    def refer(self, run_id: str, graph: str) -> RunRef:
+        """The run of a graph, signed where there is a secret."""
+        return self.sign(RunRef(run_id, graph))
+
+    def sign(self, run: RunRef) -> RunRef:
+        return signed(run, self.codec)
+
+    def is_of(self, run: RunRef) -> bool:
+        """Whether the store says that the run is of that graph: then its reference is not a message's alone."""
+        try:
+            return self.store.details(run.id)["graph"] == run.graph
+        except RunNotFoundError:
+            return False
+
     def plan_for(self, run: RunRef, graph: str = "") -> Plan:
-        """The plan of the run's workflow, or of it with added tasks. Raises BlobMissingError, BlobRejectedError."""
-        return self.graph(run.graph.replace(run.hash, graph) if graph else run.graph).plan
+        """The plan of the run's workflow, or of it with added tasks.
+
+        Raises:
+            BlobMissingError: the graph is not in the store.
+            BlobRejectedError: it fails a check, nobody with the secret said that the run is of it, or the added tasks
+                belong to another workflow.
+        """
+        check(run, self.codec)
+        if not graph:
+            return self.graph(run.version).plan
+        added = self.graph(run.version.replace(run.hash, graph))
+        if added.base != run.hash:
+            raise BlobRejectedError(f"Graph {graph} adds nothing to graph {run.hash} of run {run.id}.")
+        return added.plan
 
     def add(self, run: RunRef, plan: Plan, extension: Extension) -> Plan:
         """Uploads tasks that an attempt added: their functions and a small manifest. Raises SerializationError."""
         packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.hash)
-        absent = self.content.absent(list(packed.blobs))
-        self.content.put({name: packed.blobs[name]() for name in absent})
+        self.content.ensure(packed)
         return plan.extended(packed.hash, extension.plan.nodes)
 
     def code(self, graph: str, activation: str) -> NodeCode:

@@ -9,11 +9,18 @@ from typing import Any
 import redis
 
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.codec.manifest import PackedGraph
 from graflow_celery.core.commands import CloseBarrier
 from graflow_celery.core.events import CancelRequested, RunStarted
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
-from graflow_celery.errors import ConfigError, RunExistsError, RunNotFoundError, StoreUnavailableError
+from graflow_celery.errors import (
+    ConfigError,
+    RunExistsError,
+    RunNotFoundError,
+    SerializationError,
+    StoreUnavailableError,
+)
 from graflow_celery.ports import RunRef
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
@@ -32,11 +39,15 @@ def start(
     runtime: Runtime,
     run: RunRef,
     plan: Plan,
+    packed: PackedGraph,
     timeout: float | None,
     channel: Mapping[str, Any],
     details: Mapping[str, str | int],
 ) -> RunRef:
     """Makes the run, with what its channel holds, and sends what it begins with; or finds the one that is there.
+
+    ``packed`` is its graph, which was seen stored. If the store turns out to lack it, it is uploaded again before
+    anything is sent.
 
     Returns: the run of that id.
 
@@ -52,8 +63,9 @@ def start(
     if applied.stale:
         return found(runtime, run, plan) or run
     try:
+        runtime.content.ensure(packed)
         runtime.engine.carry_out(run, plan, [item.command for item in applied.emissions if not item.delay])
-    except (StoreUnavailableError, redis.RedisError):
+    except (StoreUnavailableError, SerializationError, redis.RedisError):
         runtime.engine.end(run, CancelRequested("it could not be sent to the broker"))
         raise
     return run

@@ -118,7 +118,10 @@ def _plan(here: Runtime, run: RunRef, added: str) -> Plan:
     try:
         return here.plan_for(run, added)
     except (BlobMissingError, BlobRejectedError) as error:
-        here.engine.end(run, RunAborted(str(error)))
+        if here.is_of(run):
+            here.engine.end(run, RunAborted(str(error)))
+        else:
+            logger.error("run %s: a message of it is dropped, as the run itself says something else: %s", run.id, error)
         raise Ignore from error
 
 

@@ -19,6 +19,7 @@ from graflow_celery.cli.wording import duration, first_line
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.distributed import Run, recent_runs
+from graflow_celery.ports import RunRef
 
 ERRORS_TOLD = 10
 
@@ -130,7 +131,7 @@ def _facts(run_id: str, details: Mapping[str, str]) -> dict[str, Any]:
         "seconds": round(max(0.0, (finished or time.time()) - started), 3),
         "tasks": int(details.get("tasks", 0)),
         "failed": int(details.get("failed", 0)),
-        "graph": details["graph"],
+        "graph": RunRef(run_id, details["graph"]).hash,
     }
 
 

@@ -1,21 +1,23 @@
 """A graph as content: one manifest that names each task's function by fingerprint, and the blobs that hold them.
 
-The manifest of an unchanged workflow has the same bytes in every process, so its digest is the graph's name; a changed
-task changes its own blob and the manifest.
+The manifest of an unchanged workflow has the same bytes in every process, so its digest is the graph's name. Its nodes
+are in pages, which versions share: a changed task changes its own blob, its page and the root, and the page is stored
+with the root, as long as few have changed. The name says nothing of what is stored where.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from functools import cached_property, partial
 from typing import Any
 
 from graflow_celery.codec.callables import encode_callable
 from graflow_celery.codec.canonical import canonical_json, digest
 from graflow_celery.codec.envelope import Content
 from graflow_celery.codec.fingerprint import fingerprint
+from graflow_celery.codec.pages import LARGE, Entry, checked, is_small, opened, paged, stored, with_root
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.expr import Executable
 from graflow_celery.core.mapping import MappedTask
@@ -34,7 +36,7 @@ from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.errors import BlobRejectedError
 
-VERSION = 2
+VERSION = 3
 INLINE_BOUND = 512
 
 _POLICIES: dict[str, type[Any]] = {
@@ -45,11 +47,17 @@ _POLICIES: dict[str, type[Any]] = {
     "at_least_n": AtLeastNGroupPolicy,
     "critical": CriticalGroupPolicy,
 }
+_OPTIONS = TaskOptions()
+_APART = ("id", "options", "policy", "exit_index")
+_FIELDS = {item.name: item.default for item in fields(NodeSpec) if item.name not in _APART}
+_NESTED: dict[str, Callable[..., Any]] = {"map": MapSpec, "owner": Owner}
 _POLICY_NAMES = {kind: name for name, kind in _POLICIES.items()}
 
 Blob = Callable[[], bytes]
 #: Brings what is in a blob, checked: ``fetch(name, what)``.
 Fetch = Callable[[str, str], Content]
+#: Brings what is in several, at once.
+FetchAll = Callable[[Sequence[str], str], Sequence[Content]]
 #: ``{"client" or "agent": {name: factory}}``, as LLMRegistry.factories() gives them.
 Factories = Mapping[Any, Mapping[str, Callable[..., Any]]]
 
@@ -68,10 +76,54 @@ class CodeReference:
 
 @dataclass(frozen=True)
 class PackedGraph:
-    """What a client uploads: the graph's hash and its blobs by name, made only when they are absent."""
+    """What a client may have to upload.
+
+    Attributes:
+        hash: the graph's name, and that of its manifest's blob.
+        parts: functions, bound values and policies by name, made only when they are absent.
+        root, pages: what the manifest consists of; see `codec.pages`.
+    """
 
     hash: str
-    blobs: Mapping[str, Blob]
+    parts: Mapping[str, Blob]
+    root: bytes
+    pages: Mapping[str, bytes]
+    codec: ValueCodec
+
+    @cached_property
+    def has_pages(self) -> bool:
+        """Whether pages may be blobs of their own."""
+        return not is_small(self.pages)
+
+    @property
+    def names(self) -> list[str]:
+        """All that a store may lack: to be asked for before :meth:`missing` is."""
+        return [self.hash, *self.parts, *(self.pages if self.has_pages else ())]
+
+    def missing(self, absent: Collection[str], manifest: bytes | None = None) -> dict[str, Blob]:
+        """What a store needs that lacks those of ``names``, so that it has the whole graph.
+
+        ``manifest`` is the blob that it has under the graph's hash: pages may have been stored with it.
+        """
+        blobs = {name: blob for name, blob in self.parts.items() if name in absent}
+        inside: Collection[str] = ()
+        if self.hash in absent:
+            inside = with_root(self.pages, absent)
+            data = stored(self.root, [self.pages[name] for name in inside])
+            blobs[self.hash] = partial(self.codec.seal, data, "json", self.hash)
+        elif manifest is not None:
+            inside = self._inside(manifest)
+        for name, page in self.pages.items():
+            if name in absent and name not in inside:
+                blobs[name] = partial(self.codec.seal, page, "json", name)
+        return blobs
+
+    def _inside(self, manifest: bytes) -> Collection[str]:
+        """The pages that were stored with the root. Of a manifest that cannot be read, none can be told."""
+        try:
+            return opened(self.hash, self.codec.open(manifest, name=self.hash).payload)[1]
+        except BlobRejectedError:
+            return ()
 
 
 @dataclass(frozen=True)
@@ -112,9 +164,11 @@ def pack_graph(
         blobs[name_of_value] = partial(_value_blob, value, what, codec, name_of_value)
         return ["blob", name_of_value]
 
-    nodes: list[list[Any]] = []  # a list, which keeps the order in which they were written
+    entries: list[Entry] = []  # a list, which keeps the order in which they were written
+    exits = {node.id: node.exits for node in plan.nodes.values() if node.exits}
+    indices = _exit_indices(exits)
     for node in plan.nodes.values():
-        described = _describe(node)
+        described = _describe(node, indices.get((node.group, node.id), -1))
         if node.is_group:
             described["policy"] = _pack_policy(f"policy of group '{node.id}'", node.policy, codec, blobs)
         wrapper = code_of(tasks.get(node.id))
@@ -127,8 +181,11 @@ def pack_graph(
             ]
             if wrapper.inject_llm_client or wrapper.inject_llm_agent:
                 described["code"] += [wrapper.inject_llm_client, wrapper.inject_llm_agent]
-        nodes.append([node.id, described])
-    content: dict[str, Any] = {"version": VERSION, "name": plan.name, "start": plan.start, "nodes": nodes}
+        entries.append([node.id, described])
+    pages = paged(
+        entries, {node.id for node in plan.nodes.values() if len(node.entries) + len(node.successors) > LARGE}
+    )
+    content: dict[str, Any] = {"version": VERSION, "name": plan.name, "start": plan.start, "pages": list(pages)}
     if base:
         content["base"] = base
     if plan.scheduling != FifoPolicy():
@@ -136,45 +193,63 @@ def pack_graph(
     llm = _pack_factories(factories or {}, codec, blobs)
     if llm:
         content["llm"] = llm
-    manifest = canonical_json(content)
-    name = digest(manifest)
-    blobs[name] = partial(codec.seal, manifest, "json", name)
-    return PackedGraph(name, blobs)
+    root = canonical_json(content)
+    return PackedGraph(digest(root), blobs, root, pages, codec)
 
 
-def load_graph(name: str, fetch: Fetch, codec: ValueCodec) -> LoadedGraph:
-    """The graph of hash ``name``; ``fetch(name, what)`` brings a blob.
+def load_graph(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll | None = None) -> LoadedGraph:
+    """The graph of hash ``name``.
+
+    Args:
+        fetch: brings a blob: ``fetch(name, what)``. ``fetch_all`` brings several at once.
 
     Raises:
+        BlobMissingError: a part of it is not there.
         BlobRejectedError: it is not what was stored under that name, or of a version that this package cannot read.
     """
-    what = f"graph {name}"
-    manifest = bytes(fetch(name, what).payload)
-    if digest(manifest) != name:
-        raise BlobRejectedError(f"Blob {name} ({what}) is not what was stored: its digest differs.")
-    content = json.loads(manifest)
-    if content.get("version") != VERSION:
-        raise BlobRejectedError(
-            f"Blob {name} ({what}) has version {content.get('version')}; this worker reads {VERSION}. Upgrade it."
-        )
-    nodes = {node_id: _spec(node_id, described, fetch, codec) for node_id, described in content["nodes"]}
-    code = {
-        node_id: CodeReference(*described["code"]) for node_id, described in content["nodes"] if "code" in described
-    }
+    content, pages = _manifest(name, fetch)
+    what = f"page of graph {name}"
+    apart = [page for page in content["pages"] if page not in pages]
+    found = fetch_all(apart, what) if fetch_all is not None else [fetch(page, what) for page in apart]
+    pages |= {page: checked(page, blob.payload, what) for page, blob in zip(apart, found, strict=True)}
+    entries: dict[str, Any] = {}
+    for page in content["pages"]:
+        entries.update(json.loads(pages[page]))
+    nodes = _specs(entries, fetch, codec)
+    code = {node_id: CodeReference(*described["code"]) for node_id, described in entries.items() if "code" in described}
     scheduling = _policy(content.get("scheduling", ["fifo"]), "scheduling policy", fetch, codec)
     plan = Plan(content["name"], content["start"], nodes, scheduling=scheduling)
     return LoadedGraph(plan, code, content.get("llm", {}), content.get("base", ""))
 
 
-def blob_names(name: str, fetch: Fetch, codec: ValueCodec) -> list[str]:
-    """Every blob that the graph of hash ``name`` consists of, itself included. Raises BlobRejectedError."""
+def _manifest(name: str, fetch: Fetch) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The root, and the pages that were stored with it. Raises BlobRejectedError."""
+    what = f"graph {name}"
+    root, pages = opened(name, fetch(name, what).payload)
+    content: dict[str, Any] = json.loads(root)
+    if content.get("version") != VERSION:
+        raise BlobRejectedError(
+            f"Blob {name} ({what}) has version {content.get('version')}; this worker reads {VERSION}. Upgrade it."
+        )
+    strange = pages.keys() - set(content["pages"])
+    if strange:
+        raise BlobRejectedError(f"Blob {name} ({what}) is not what was stored: page {min(strange)} is not of it.")
+    return content, pages
+
+
+def blob_names(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll | None = None) -> list[str]:
+    """Every blob that the graph of hash ``name`` consists of, itself included. Raises what :func:`load_graph` does."""
     names = {name: None}
 
     def noted(blob: str, what: str) -> Content:
         names[blob] = None
         return fetch(blob, what)
 
-    loaded = load_graph(name, noted, codec)
+    def all_noted(blobs: Sequence[str], what: str) -> Sequence[Content]:
+        names.update(dict.fromkeys(blobs))
+        return [fetch(blob, what) for blob in blobs] if fetch_all is None else fetch_all(blobs, what)
+
+    loaded = load_graph(name, noted, codec, all_noted)
     for reference in loaded.code.values():
         names[reference.function] = None
         names |= {value: None for kind, value in reference.bound.values() if kind == "blob"}
@@ -219,18 +294,33 @@ def _is_small_json(value: Any) -> bool:
     return False
 
 
-def _describe(node: NodeSpec) -> dict[str, Any]:
-    """The node's fields that differ from the defaults."""
-    described: dict[str, Any] = {}
-    for item in fields(NodeSpec):
-        value = getattr(node, item.name)
-        if item.name in ("id", "options", "policy") or value == item.default:
-            continue
-        described[item.name] = list(astuple(value)) if isinstance(value, MapSpec | Owner) else value
-    options = {name: value for name, value in asdict(node.options).items() if value != getattr(TaskOptions(), name)}
-    if options:
-        described["options"] = options
+def _exit_indices(exits: Mapping[str, Sequence[str]]) -> dict[tuple[str | None, str], int]:
+    """The place of each node among the exits of its group, which the group's entry tells."""
+    return {(group, node): index for group, nodes in exits.items() for index, node in enumerate(nodes)}
+
+
+def _describe(node: NodeSpec, exit_index: int) -> dict[str, Any]:
+    """The node's fields that differ from the defaults, and from what the others tell."""
+    described: dict[str, Any] = {} if node.exit_index == exit_index else {"exit_index": node.exit_index}
+    for name, default in _FIELDS.items():
+        value = getattr(node, name)
+        if value != default:
+            described[name] = list(astuple(value)) if isinstance(value, MapSpec | Owner) else value
+    if node.exits == node.entries:
+        described.pop("exits", None)
+    elif not node.exits:
+        described["exits"] = ()
+    if node.options is not _OPTIONS and node.options != _OPTIONS:
+        described["options"] = _options(node.options)
     return described
+
+
+def _options(options: TaskOptions) -> dict[str, Any]:
+    found = {item.name: getattr(options, item.name) for item in fields(TaskOptions)}
+    differing = {name: value for name, value in found.items() if value != getattr(_OPTIONS, name)}
+    if options.retry is not None:
+        differing["retry"] = {item.name: getattr(options.retry, item.name) for item in fields(RetryPolicy)}
+    return differing
 
 
 def _pack_policy(
@@ -244,17 +334,28 @@ def _pack_policy(
     return ["blob", name]
 
 
-def _spec(node_id: str, described: Mapping[str, Any], fetch: Fetch, codec: ValueCodec) -> NodeSpec:
-    values: dict[str, Any] = {name: _frozen(value) for name, value in described.items() if name != "code"}
-    if "options" in described:
-        options = dict(described["options"])
-        retry = options.pop("retry", None)
-        values["options"] = TaskOptions(**options, retry=None if retry is None else RetryPolicy(**retry))
-    for name, kind in (("map", MapSpec), ("owner", Owner)):
-        if name in described:
-            values[name] = kind(*described[name])
-    if "policy" in described:
-        values["policy"] = _policy(described["policy"], f"policy of group '{node_id}'", fetch, codec)
+def _specs(entries: Mapping[str, Mapping[str, Any]], fetch: Fetch, codec: ValueCodec) -> dict[str, NodeSpec]:
+    groups = {node: described.get("exits", described.get("entries", ())) for node, described in entries.items()}
+    indices = _exit_indices({node: exits for node, exits in groups.items() if exits})
+    return {
+        node: _spec(node, described, indices.get((described.get("group"), node), -1), fetch, codec)
+        for node, described in entries.items()
+    }
+
+
+def _spec(node_id: str, described: Mapping[str, Any], exit_index: int, fetch: Fetch, codec: ValueCodec) -> NodeSpec:
+    values: dict[str, Any] = {"exit_index": exit_index}
+    for name, value in described.items():
+        if name == "options":
+            retry = value.get("retry")
+            values[name] = TaskOptions(**{**value, "retry": None if retry is None else RetryPolicy(**retry)})
+        elif name in _NESTED:
+            values[name] = _NESTED[name](*value)
+        elif name == "policy":
+            values[name] = _policy(value, f"policy of group '{node_id}'", fetch, codec)
+        elif name != "code":
+            values[name] = tuple(value) if isinstance(value, list) else value
+    values.setdefault("exits", values.get("entries", ()))
     return NodeSpec(id=node_id, **values)
 
 
@@ -263,7 +364,3 @@ def _policy(packed: Sequence[Any], what: str, fetch: Fetch, codec: ValueCodec) -
     if kind == "blob":
         return codec.read(fetch(arguments[0], what), what=what)
     return _POLICIES[kind](*arguments)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -158,18 +158,27 @@ class ValueCodec:
     def refer(self, name: str) -> bytes:
         """A reference to the blob ``name``, signed where there is a key."""
         text = name.encode()
-        return text + self._seal.tag(text)
+        return text + self.tag(text)
 
     def referred(self, reference: bytes, *, what: str) -> str:
         """The name in a reference. Raises BlobRejectedError: it was not made by :meth:`refer` with one of the keys."""
         text, tag = reference[:_NAME], reference[_NAME:]
+        self.check_tag(text, tag, what=what)
         try:
-            self._seal.check_tag(text, tag)
             return text.decode("ascii")
-        except BlobRejectedError as error:
-            _reject(what, error)
         except UnicodeDecodeError:
             _reject(what, "its reference is damaged")
+
+    def tag(self, text: bytes) -> bytes:
+        """A signature of 16 bytes for what refers to content; nothing, where there is no key."""
+        return self._seal.tag(text)
+
+    def check_tag(self, text: bytes, tag: bytes, *, what: str) -> None:
+        """Raises BlobRejectedError, which names ``what``, where there are keys and none of them made ``tag``."""
+        try:
+            self._seal.check_tag(text, tag)
+        except BlobRejectedError as error:
+            _reject(what, error)
 
     def _allows(self, serializer: str) -> bool:
         return serializer == "raw" or serializer in self.serializers

@@ -100,7 +100,8 @@ def send_graphs(
             for node, spec in plan.nodes.items()
         }
         packed = pack_graph(replace(plan, nodes=nodes), found.tasks, codec, None if graph else factories, base=root)
-        blobs |= {name: blob() for name, blob in packed.blobs.items() if name not in blobs}
+        absent = [name for name in packed.names if name not in blobs]
+        blobs |= {name: blob() for name, blob in packed.missing(absent, blobs.get(packed.hash)).items()}
         if graph:
             names[graph] = packed.hash
         else:

@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.resources import files
@@ -35,7 +35,7 @@ PATIENCE = 5.0
 #: The longest pause between two tries, in seconds.
 LONGEST_PAUSE = 2.0
 SCRIPTS = (
-    *("commit", "begin", "claim", "hurry"),
+    *("commit", "begin", "claim", "hurry", "register"),
     *("beat", "lead", "declare", "bury", "report"),
     *("change", "look", "lock"),
 )
@@ -43,6 +43,9 @@ SCRIPTS = (
 CHANNEL_SCRIPTS = ("begin", "change", "look")
 #: How the errors begin with which a server refuses what it may take later.
 PASSING = ("MISCONF", "NOREPLICAS", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED")
+
+#: What stands between a pipeline's command and the error that the server answered it with.
+_IN_PIPELINE = " of pipeline caused error: "
 
 _patience: ContextVar[float | None] = ContextVar("graflow_patience", default=None)
 _AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
@@ -261,6 +264,31 @@ class Scripts:
     def __getitem__(self, name: str) -> Script:
         return cast(Script, self._scripts[name])
 
+    def queue(self, pipe: Any, name: str, keys: Sequence[str], args: Sequence[Any]) -> None:
+        """Queues a script in a pipeline that :meth:`together` sends."""
+        pipe.evalsha(self[name].sha, len(keys), *keys, *args)
+
+    def together(self, client: Client, queued: Callable[[Any], None]) -> list[Any]:
+        """Sends what ``queued`` puts into a pipeline, in one round trip, and returns the replies.
+
+        If the server does not know a script, it is told all of them, and is sent everything once more: also what has
+        run already.
+        """
+        try:
+            return _sent(client, queued)
+        except NoScriptError:
+            with client.pipeline(transaction=False) as pipe:
+                for name in SCRIPTS:
+                    pipe.script_load(self[name].script)
+                pipe.execute()
+            return _sent(client, queued)
+
+
+def _sent(client: Client, queued: Callable[[Any], None]) -> list[Any]:
+    with client.pipeline(transaction=False) as pipe:
+        queued(pipe)
+        return list(pipe.execute())
+
 
 @contextmanager
 def reported(url: str) -> Iterator[None]:
@@ -288,5 +316,7 @@ def takes_writes(client: Client, key: str) -> None:
 
 
 def short(error: Exception) -> str:
-    """The first line of an error, for the middle of a sentence."""
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    """The first line of an error, for the middle of a sentence; without the command of the pipeline that met it."""
+    text = str(error)
+    text = text.rpartition(_IN_PIPELINE)[2] or text
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from graflow_celery.codec.envelope import Content
+from graflow_celery.codec.manifest import PackedGraph
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.errors import BlobMissingError
 from graflow_celery.redis_backend.client import Client
 from graflow_celery.redis_backend.keys import Keys
+from graflow_celery.redis_backend.seen import SeenNames
+from graflow_celery.redis_backend.shared_content import SharedContent
+
+#: A blob that was seen stored is relied on for so much of its time to live, and for so many seconds at most.
+TRUSTED, LONGEST_TRUST = 0.25, 600.0
+
+#: Takes the replies to what was asked out of those of a pipeline, and uploads what the store lacks: how many blobs, and
+#: how many bytes.
+Upload = Callable[[Iterator[Any]], tuple[int, int]]
 
 
 class ContentStore:
@@ -20,7 +32,20 @@ class ContentStore:
     ``uploads`` and ``uploaded_bytes`` count what this client sent; ``downloads`` what it fetched.
     """
 
-    def __init__(self, client: Client, keys: Keys, codec: ValueCodec, ttl: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        codec: ValueCodec,
+        ttl: int,
+        cache_bytes: int,
+        shared: SharedContent | None = None,
+    ) -> None:
+        """
+        Args:
+            ttl: seconds for which a blob lives after it was stored or renewed.
+            cache_bytes: what this process keeps. ``shared``: what it shares with other processes of its worker.
+        """
         self.uploads = 0
         self.uploaded_bytes = 0
         self.downloads = 0
@@ -30,17 +55,55 @@ class ContentStore:
         self._ttl = ttl
         self._cache = _Cache(cache_bytes)
         self._fetching = _Flights()
+        self._shared = shared
+        #: What need not be asked for. A graph's name stands for all that belongs to it.
+        self.seen = SeenNames(min(TRUSTED * ttl, LONGEST_TRUST), time.monotonic)
+
+    def ensure(self, packed: PackedGraph) -> tuple[int, int]:
+        """Uploads what the store lacks of a graph: how many blobs, and how many bytes.
+
+        One round trip, and another one to upload; none if all of it was seen stored lately.
+
+        Raises:
+            SerializationError: a function or a bound value cannot be sent; the message names the task.
+        """
+        with self._client.pipeline(transaction=False) as pipe:
+            upload = self.ask(pipe, packed)
+            return upload(iter(pipe.execute()))
+
+    def ask(self, pipe: Any, packed: PackedGraph) -> Upload:
+        """Has a pipeline ask what the store lacks of a graph, as far as it was not seen lately; renews the rest.
+
+        The manifest is read with it: it tells which pages lie in it.
+        """
+        names = self.seen.unseen(packed.names) if self.seen.unseen([packed.hash]) else []
+        for name in names:
+            pipe.expire(self._keys.blob(name), self._ttl)
+        if names and packed.has_pages:
+            pipe.get(self._keys.blob(packed.hash))
+
+        def upload(replies: Iterator[Any]) -> tuple[int, int]:
+            absent = {name for name in names if not next(replies)}
+            manifest = next(replies) if names and packed.has_pages else None
+            blobs = {name: blob() for name, blob in packed.missing(absent, manifest).items()}
+            self._upload(blobs)
+            self.seen.note([name for name in names if name not in absent or name in blobs])
+            return len(blobs), sum(map(len, blobs.values()))
+
+        return upload
+
+    def _upload(self, blobs: Mapping[str, bytes]) -> None:
+        with self._client.pipeline(transaction=False) as pipe:
+            for name, data in blobs.items():
+                pipe.set(self._keys.blob(name), data, ex=self._ttl)
+            pipe.execute()
+        self.uploads += len(blobs)
+        self.uploaded_bytes += sum(map(len, blobs.values()))
 
     def put(self, blobs: Mapping[str, bytes]) -> int:
         """Stores what is absent and renews what is there; returns how many were uploaded. Two round trips at most."""
         absent = self.absent(list(blobs))
-        if absent:
-            with self._client.pipeline(transaction=False) as pipe:
-                for name in absent:
-                    pipe.set(self._keys.blob(name), blobs[name], ex=self._ttl)
-                pipe.execute()
-        self.uploads += len(absent)
-        self.uploaded_bytes += sum(len(blobs[name]) for name in absent)
+        self._upload({name: blobs[name] for name in absent})
         return len(absent)
 
     def put_value(self, name: str, content: Content) -> None:
@@ -48,6 +111,8 @@ class ContentStore:
         for absent in self.absent([name]):
             self.put({absent: self._codec.seal(content.payload, content.serializer, name)})
         self._cache.keep(name, content)
+        if self._shared is not None:
+            self._shared.keep(name, content)
 
     def absent(self, names: Sequence[str]) -> list[str]:
         """Those of ``names`` that the store lacks; the others are renewed. One round trip."""
@@ -62,15 +127,55 @@ class ContentStore:
         Raises:
             BlobMissingError, BlobRejectedError: it is not there, or fails a check. Both name it, and ``what`` it is.
         """
+        return self._once(name, lambda: self._fetched(name, what))
+
+    def value(self, name: str, what: str) -> Content:
+        """As :meth:`get`, of a large value, which the processes of one worker share."""
+        return self._once(name, lambda: self._shared_or_fetched(name, what))
+
+    def _once(self, name: str, bring: Callable[[], Content]) -> Content:
         found = self._cache.find(name)
         if found is not None:
             return found
         with self._fetching.alone(name):
             found = self._cache.find(name)
             if found is None:
-                found = self._codec.open(self.sealed(name, what), what=what, name=name)
+                found = bring()
                 self._cache.keep(name, found)
             return found
+
+    def _fetched(self, name: str, what: str) -> Content:
+        return self._codec.open(self.sealed(name, what), what=what, name=name)
+
+    def _shared_or_fetched(self, name: str, what: str) -> Content:
+        shared = self._shared
+        if shared is None:
+            return self._fetched(name, what)
+        found = shared.find(name)
+        if found is not None:
+            return found
+        with shared.alone(name):
+            found = shared.find(name)
+            if found is None:
+                found = self._fetched(name, what)
+                shared.keep(name, found)
+            return found
+
+    def get_all(self, names: Sequence[str], what: str) -> list[Content]:
+        """What is in several blobs. One round trip for all that are not at hand. Raises what :meth:`get` does."""
+        found = {name: content for name in names if (content := self._cache.find(name)) is not None}
+        lacking = [name for name in names if name not in found]
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in lacking:
+                pipe.get(self._keys.blob(name))
+            blobs = pipe.execute()
+        for name, data in zip(lacking, blobs, strict=True):
+            if data is None:
+                raise BlobMissingError(name, what)
+            self.downloads += 1
+            found[name] = self._codec.open(data, what=what, name=name)
+            self._cache.keep(name, found[name])
+        return [found[name] for name in names]
 
     def sealed(self, name: str, what: str) -> bytes:
         """A blob as it lies in the store, for who takes it elsewhere. Raises BlobMissingError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -144,7 +144,10 @@ class Liveness:
 
     def workers(self) -> list[WorkerLease]:
         """The workers whose lease has not run out, by name."""
-        alive = [lease for lease in self._everybody().values() if lease.age * 1000 < self._lease]
+        return self._alive(self._everybody())
+
+    def _alive(self, leases: Mapping[str, WorkerLease]) -> list[WorkerLease]:
+        alive = [lease for lease in leases.values() if lease.age * 1000 < self._lease]
         return sorted(alive, key=lambda lease: lease.id)
 
     def expired(self) -> list[WorkerLease]:
@@ -179,21 +182,29 @@ class Liveness:
 
     def _everybody(self) -> dict[str, WorkerLease]:
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.zrangebyscore(self._keys.beats, "(0", "+inf", withscores=True)
-            pipe.hgetall(self._keys.leases)
-            time, beats, leases = pipe.execute()
-        now = time[0] * 1000 + time[1] / 1000
-        return {
-            worker.decode(): WorkerLease.of(leases[worker], (now - beat) / 1000)
-            for worker, beat in beats
-            if worker in leases
-        }
+            self._ask(pipe)
+            return _leases(iter(pipe.execute()))
+
+    def _ask(self, pipe: Any) -> None:
+        pipe.time()
+        pipe.zrangebyscore(self._keys.beats, "(0", "+inf", withscores=True)
+        pipe.hgetall(self._keys.leases)
 
     def unserved(self, queues: Sequence[str]) -> list[str]:
         """Those of ``queues`` that no live worker consumes."""
-        served = {queue for worker in self.workers() for queue in worker.queues}
-        return [queue for queue in queues if queue not in served]
+        with self._client.pipeline(transaction=False) as pipe:
+            unserved = self.ask(pipe, queues)
+            return unserved(iter(pipe.execute()))
+
+    def ask(self, pipe: Any, queues: Sequence[str]) -> Callable[[Iterator[Any]], list[str]]:
+        """Has a pipeline ask for what :meth:`unserved` tells; returns what takes the replies out of the pipeline's."""
+        self._ask(pipe)
+
+        def unserved(replies: Iterator[Any]) -> list[str]:
+            served = {queue for worker in self._alive(_leases(replies)) for queue in worker.queues}
+            return [queue for queue in queues if queue not in served]
+
+        return unserved
 
     def received(self, queues: Sequence[str]) -> dict[str, int]:
         """How many messages of each queue workers have received, as of their last beats."""
@@ -264,6 +275,16 @@ class Liveness:
         """Seconds since the epoch by the server's clock."""
         seconds, micros = self._client.time()
         return float(seconds + micros / 1_000_000)
+
+
+def _leases(replies: Iterator[Any]) -> dict[str, WorkerLease]:
+    time, beats, leases = (next(replies) for _ in range(3))
+    now = time[0] * 1000 + time[1] / 1000
+    return {
+        worker.decode(): WorkerLease.of(leases[worker], (now - beat) / 1000)
+        for worker, beat in beats
+        if worker in leases
+    }
 
 
 def _death(now: int, worker: str, score: str, text: bytes) -> Death:

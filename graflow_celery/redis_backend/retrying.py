@@ -6,6 +6,7 @@ import contextlib
 import json
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,9 +43,10 @@ class StoredRun:
 
 
 class RedisRetries:
-    """Reads runs that have ended, and lets them go on."""
+    """Reads runs that have ended, and lets them go on. ``sign`` signs the reference to a run's graph."""
 
-    def __init__(self, client: Client, keys: Keys, lifetimes: Lifetimes) -> None:
+    def __init__(self, client: Client, keys: Keys, lifetimes: Lifetimes, sign: Callable[[RunRef], RunRef]) -> None:
+        self._sign = sign
         self._client = client
         self._keys = keys
         self._lifetimes = lifetimes
@@ -72,7 +74,7 @@ class RedisRetries:
 
         ``said`` is what the event of it says.
         """
-        run = stored.run.since(made.state.first)
+        run = self._sign(stored.run.since(made.state.first))
         keys, token = self._keys.run(run.id), uuid.uuid4().hex
         self.note_active(run.id)  # before too: who dies right after the step leaves a run that the monitor knows
         done = False

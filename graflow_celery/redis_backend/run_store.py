@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from graflow_celery.codec.exceptions import decode_exception, encode_exception
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, from_text, to_text
-from graflow_celery.core.state import STALE, Applied, Leave, NodeState, RunStatus, Transition
+from graflow_celery.core.state import STALE, Applied, Emission, Leave, NodeState, RunStatus, Transition
 from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import (
     NOTHING,
@@ -70,6 +71,8 @@ class RedisRunStore:
     ) -> Applied:
         """Makes the run, its channel, and commits its first transition in one step; stale if a run of that id is there.
 
+        One round trip. If the store turns out to lack the run's graph, ``content`` relies on nothing any more.
+
         Raises:
             SerializationError: the settings allow no format that can hold a value of the channel.
         """
@@ -78,17 +81,22 @@ class RedisRunStore:
             for key, value in (channel or {}).items()
             for part in (key, self._values.pack_entry(value, f"channel key '{key}'"))
         ]
-        self.hurry(run, self._lifetimes.grace)
-        applied = self._commit(run, transition, Outcome(), {**details, "graph": run.graph}, packed)
-        if not applied.stale:
-            now = self._client.time()[0]
-            with self._client.pipeline(transaction=False) as pipe:
-                pipe.zadd(self._keys.runs, {run.id: now})
-                # Once more: a monitor that looked before there was a run has let go of it.
-                self._hurry(run, self._lifetimes.grace, pipe)
-                pipe.zremrangebyscore(self._keys.runs, 0, now - self._lifetimes.run_ttl)
-                pipe.execute()
-        return applied
+        keys, run_ttl = self._keys, self._lifetimes.run_ttl
+        args = self._commit_args(transition, Outcome(), {**details, "graph": run.graph}, packed)
+        look = [run.id, int(min(self._lifetimes.grace, _soonest_timer(transition.emissions)) * 1000)]
+
+        def queued(pipe: Any) -> None:
+            self._scripts.queue(pipe, "hurry", [keys.active], look)
+            self._scripts.queue(pipe, "commit", keys.run(run.id).all(), args)
+            self._scripts.queue(pipe, "register", [keys.runs], [run.id, run_ttl])
+            # Once more: a monitor that looked before there was a run has let go of it.
+            self._scripts.queue(pipe, "hurry", [keys.active], look)
+            pipe.expire(keys.blob(run.hash), run_ttl)
+
+        _, reply, _, _, has_graph = self._scripts.together(self._client, queued)
+        if not has_graph:
+            self._values.content.seen.forget()
+        return self._applied(run, transition, reply)
 
     def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         keys = self._keys.run(attempt.run.id)
@@ -118,35 +126,38 @@ class RedisRunStore:
         return Begun(values, Leave(reply[1], reply[2]), given)
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
-        return self._commit(run, transition, outcome or Outcome())
+        keys, args = self._keys.run(run.id).all(), self._commit_args(transition, outcome or Outcome())
+        applied = self._applied(run, transition, self._scripts["commit"](keys=keys, args=args, client=self._client))
+        soonest = _soonest_timer(applied.emissions)
+        if soonest < LOOK:
+            self.hurry(run, soonest)
+        return applied
 
-    def _commit(
+    def _commit_args(
         self,
-        run: RunRef,
         transition: Transition,
         outcome: Outcome,
         create: Mapping[str, str | int] | None = None,
         channel: Sequence[str | bytes] = (),
-    ) -> Applied:
+    ) -> list[str | bytes | int]:
         times = self._lifetimes
         record = outcome.feedback
-        reply = self._scripts["commit"](
-            keys=list(self._keys.run(run.id).all()),
-            args=[
-                json.dumps(to_wire(transition, outcome, create), separators=(",", ":")),
-                self._packed(outcome.value, f"result of task '{transition.node}'"),
-                b"" if outcome.error is None else self._encoded(outcome.error),
-                int(times.grace * 1000),
-                times.run_ttl,
-                times.result_ttl,
-                self._packed(outcome.input, f"what '{transition.node}' hands on to its next iteration"),
-                "" if record is None else record.id,
-                "" if record is None else json.dumps(asdict(record)),
-                int(times.patience * 1000),
-                *channel,
-            ],
-            client=self._client,
-        )
+        return [
+            json.dumps(to_wire(transition, outcome, create), separators=(",", ":")),
+            self._packed(outcome.value, f"result of task '{transition.node}'"),
+            b"" if outcome.error is None else self._encoded(outcome.error),
+            int(times.grace * 1000),
+            times.run_ttl,
+            times.result_ttl,
+            self._packed(outcome.input, f"what '{transition.node}' hands on to its next iteration"),
+            "" if record is None else record.id,
+            "" if record is None else json.dumps(asdict(record)),
+            int(times.patience * 1000),
+            *channel,
+        ]
+
+    def _applied(self, run: RunRef, transition: Transition, reply: Sequence[Any]) -> Applied:
+        """What the commit script answered."""
         if reply[0] == 0:
             of = f" of node '{transition.node}'" if transition.node else ""
             _tell_if_gone(run, f"{transition.event}{of} is dropped", reply[1])
@@ -156,11 +167,7 @@ class RedisRunStore:
         if status.is_terminal:
             self._client.zrem(self._keys.active, run.id)
             return Applied((), status, counted, ended=reply[2])
-        emissions = chosen(transition, reply[3:])
-        soonest = min((emission.delay for emission in emissions if emission.delay), default=LOOK)
-        if soonest < LOOK:
-            self.hurry(run, soonest)
-        return Applied(emissions, status, counted, ended=reply[2])
+        return Applied(chosen(transition, reply[3:]), status, counted, ended=reply[2])
 
     def _packed(self, value: Any, what: str) -> bytes:
         return b"" if value is NOTHING else self._values.pack(value, what)
@@ -380,6 +387,11 @@ class RedisRunStore:
 
     def _unpack(self, name: str, field: bytes) -> Any:
         return self._values.unpack(field, f"value of '{name}'")
+
+
+def _soonest_timer(emissions: Iterable[Emission]) -> float:
+    """Seconds until the first timer is due."""
+    return min((emission.delay for emission in emissions if emission.delay), default=math.inf)
 
 
 def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:

@@ -18,7 +18,7 @@ class ValueStore:
 
     def __init__(self, codec: ValueCodec, content: ContentStore, threshold: int) -> None:
         self.codec = codec
-        self._content = content
+        self.content = content
         self._threshold = threshold
 
     def pack(self, value: Any, what: str) -> bytes:
@@ -27,7 +27,7 @@ class ValueStore:
         if len(content.payload) <= self._threshold:
             return INLINE + self.codec.seal(content.payload, content.serializer)
         name = content_name(content)
-        self._content.put_value(name, content)
+        self.content.put_value(name, content)
         return REFERENCE + self.codec.refer(name)
 
     def pack_entry(self, value: Any, what: str) -> bytes:
@@ -46,7 +46,7 @@ class ValueStore:
         if mark == INLINE:
             return self.codec.decode(rest, what=what)
         if mark == REFERENCE:
-            return self.codec.read(self._content.get(self.codec.referred(rest, what=what), what), what=what)
+            return self.codec.read(self.content.value(self.codec.referred(rest, what=what), what), what=what)
         if mark == NUMBER:
             text = rest.decode()
             return float(text) if any(sign in text for sign in ".en") else int(text)

@@ -57,7 +57,7 @@ def committed_but_not_sent(wf: WorkflowContext, settings: Settings) -> tuple[Run
     plan = wf.plan()
     wrappers = {name: node for name, node in wf.graph.nodes.items() if isinstance(node, TaskWrapper)}
     packed = pack_graph(plan, wrappers, runtime.codec)
-    runtime.content.put({name: blob() for name, blob in packed.blobs.items()})
+    runtime.content.put({name: blob() for name, blob in packed.missing(packed.names).items()})
     run = RunRef(new_run_id(), packed.hash)
     runtime.store.create(run, Scheduler().decide(plan, RunStarted()), {"workflow": wf.name, "tasks": 2})
     return runtime, Run(runtime, run)

@@ -37,7 +37,7 @@ def figures(sides: Sides, rounds: int, say: Callable[[str], None]) -> dict[str, 
         "additions": lambda: [graphs.of_additions(sides)],
         "trips": lambda: graphs.of_round_trips(sides),
         "values": lambda: sharing.of_values(sides, rounds, say),
-        "messages": lambda: [messages.of_all(sides)],
+        "messages": lambda: messages.of_all(sides),
         "fuzz": lambda: [FUZZ],
     }
 

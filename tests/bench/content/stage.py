@@ -87,7 +87,7 @@ class Peer:
 
 
 class Sides:
-    """All of them, and the largest message that a tap saw of each, by the kind of its task."""
+    """All of them, and the largest message that a tap saw of each, by its task."""
 
     def __init__(self, ours: Ours, raw: Raw, peer: Peer | None) -> None:
         self.ours = ours

@@ -55,7 +55,6 @@ class Tap:
         self.workload = workload
         self.seen: list[Seen] = []
         self.largest: dict[str, Message] = {}
-        self.pushed = 0
         self._client = redis.Redis.from_url(url)
         self._mark = secrets.token_hex(8)
         self._ended = threading.Event()
@@ -106,12 +105,10 @@ class Tap:
             headers = json.loads(payload)["headers"]
         except (ValueError, TypeError, KeyError):
             return  # another list than a queue
-        self.pushed += 1
-        task = str(headers.get("task", "control")).partition(".")[0]
+        task = str(headers.get("task", "control"))
         if task not in self.largest or len(payload) > self.largest[task].size:
             told = str(headers.get("argsrepr", ""))[:80]
-            name = str(headers.get("task", "control"))
-            self.largest[task] = Message(len(payload), queue, name, told, self.workload)
+            self.largest[task] = Message(len(payload), queue, task, told, self.workload)
 
 
 @dataclass

@@ -53,8 +53,9 @@ from graflow_celery.settings import Settings, load_settings
 
 IDLE_SLICE = 1.0
 MAX_STEPS = 10_000
-#: Seconds for which a submit waits for a server that does not answer its first question.
-SUBMIT_PATIENCE = 1.0
+#: Seconds for which a submit waits for a server that does not answer its first question: enough for a second try, over
+#: a new connection.
+SUBMIT_PATIENCE = 0.05
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[EventRecord], None]

@@ -116,7 +116,7 @@ class RunCheckpoints:
             name: None for root in roots for name in blob_names(root, self._content.get, codec, self._content.get_all)
         }
         what = "a function or graph of the run"
-        return SentGraphs(self.run.hash, {name: self._content.sealed(name, what) for name in names})
+        return SentGraphs(self.run.hash, dict(zip(names, self._content.sealed(list(names), what), strict=True)))
 
     def taken(self, path: str, metadata: CheckpointMetadata) -> None:
         self._snapshots.taken(self.run, path, metadata.steps)

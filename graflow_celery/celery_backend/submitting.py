@@ -61,6 +61,7 @@ def start(
         described["timeout"] = str(timeout)
     applied = runtime.store.create(run, started, described, channel)
     if applied.stale:
+        runtime.content.ensure(packed)
         return found(runtime, run, plan) or run
     try:
         runtime.content.ensure(packed)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.resources import files
+from itertools import compress
 from typing import Any, TypeVar, cast
 
 import redis
@@ -271,21 +272,32 @@ class Scripts:
     def together(self, client: Client, queued: Callable[[Any], None]) -> list[Any]:
         """Sends what ``queued`` puts into a pipeline, in one round trip, and returns the replies.
 
-        If the server does not know a script, it is told all of them, and is sent everything once more: also what has
-        run already.
+        If the server does not know a script, it is told all of them, and is sent everything once more. What had run
+        already keeps its first reply.
         """
-        try:
-            return _sent(client, queued)
-        except NoScriptError:
-            with client.pipeline(transaction=False) as pipe:
-                for name in SCRIPTS:
-                    pipe.script_load(self[name].script)
-                pipe.execute()
-            return _sent(client, queued)
+        replies = _sent(client, queued)
+        if not any(isinstance(reply, NoScriptError) for reply in replies):
+            return replies
+        with client.pipeline(transaction=False) as pipe:
+            for name in SCRIPTS:
+                pipe.script_load(self[name].script)
+            pipe.execute()
+        again = _sent(client, queued)
+        return [new if isinstance(old, NoScriptError) else old for old, new in zip(replies, again, strict=True)]
+
+
+class _ScriptPipeline(redis.client.Pipeline):
+    """Has scripts that the server does not know among its replies, instead of raising an error for the first."""
+
+    def raise_first_error(self, commands: Any, response: Any) -> None:
+        known = [not isinstance(reply, NoScriptError) for reply in response]
+        super().raise_first_error(  # type: ignore[no-untyped-call]
+            list(compress(commands, known)), list(compress(response, known))
+        )
 
 
 def _sent(client: Client, queued: Callable[[Any], None]) -> list[Any]:
-    with client.pipeline(transaction=False) as pipe:
+    with _ScriptPipeline(client.connection_pool, client.response_callbacks, False, None) as pipe:
         queued(pipe)
         return list(pipe.execute())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -43,7 +44,7 @@ class ContentStore:
     ) -> None:
         """
         Args:
-            ttl: seconds for which a blob lives after it was stored or renewed.
+            ttl: seconds for which a blob lives at least after it was stored, renewed, or relied on.
             cache_bytes: what this process keeps. ``shared``: what it shares with other processes of its worker.
         """
         self.uploads = 0
@@ -52,12 +53,13 @@ class ContentStore:
         self._client = client
         self._keys = keys
         self._codec = codec
-        self._ttl = ttl
+        trust = min(TRUSTED * ttl, LONGEST_TRUST)
+        self._ttl = ttl + math.ceil(trust)
         self._cache = _Cache(cache_bytes)
         self._fetching = _Flights()
         self._shared = shared
         #: What need not be asked for. A graph's name stands for all that belongs to it.
-        self.seen = SeenNames(min(TRUSTED * ttl, LONGEST_TRUST), time.monotonic)
+        self.seen = SeenNames(trust, time.monotonic)
 
     def ensure(self, packed: PackedGraph) -> tuple[int, int]:
         """Uploads what the store lacks of a graph: how many blobs, and how many bytes.
@@ -145,7 +147,7 @@ class ContentStore:
             return found
 
     def _fetched(self, name: str, what: str) -> Content:
-        return self._codec.open(self.sealed(name, what), what=what, name=name)
+        return self._codec.open(self.sealed([name], what)[0], what=what, name=name)
 
     def _shared_or_fetched(self, name: str, what: str) -> Content:
         shared = self._shared
@@ -165,25 +167,24 @@ class ContentStore:
         """What is in several blobs. One round trip for all that are not at hand. Raises what :meth:`get` does."""
         found = {name: content for name in names if (content := self._cache.find(name)) is not None}
         lacking = [name for name in names if name not in found]
-        with self._client.pipeline(transaction=False) as pipe:
-            for name in lacking:
-                pipe.get(self._keys.blob(name))
-            blobs = pipe.execute()
-        for name, data in zip(lacking, blobs, strict=True):
-            if data is None:
-                raise BlobMissingError(name, what)
-            self.downloads += 1
+        for name, data in zip(lacking, self.sealed(lacking, what), strict=True):
             found[name] = self._codec.open(data, what=what, name=name)
             self._cache.keep(name, found[name])
         return [found[name] for name in names]
 
-    def sealed(self, name: str, what: str) -> bytes:
-        """A blob as it lies in the store, for who takes it elsewhere. Raises BlobMissingError."""
-        data: bytes | None = self._client.get(self._keys.blob(name))
-        if data is None:
-            raise BlobMissingError(name, what)
-        self.downloads += 1
-        return data
+    def sealed(self, names: Sequence[str], what: str) -> list[bytes]:
+        """Blobs as they lie in the store, for who takes them elsewhere. One round trip. Raises BlobMissingError."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(self._keys.blob(name))
+            blobs: list[bytes | None] = pipe.execute()
+        found: list[bytes] = []
+        for name, data in zip(names, blobs, strict=True):
+            if data is None:
+                raise BlobMissingError(name, what)
+            found.append(data)
+        self.downloads += len(found)
+        return found
 
 
 class _Cache:

@@ -19,7 +19,8 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:channel:lock:KEY    | string | a lock's lease, renewed while it is held: the holder's token              |
 | P:{run}:channel:free:KEY    | list   | a lock's lease: has an element when it was freed, for who waits           |
 | P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
-| P:blob:DIGEST               | string | run_ttl, renewed whenever a submit or a result refers to it               |
+| P:blob:DIGEST               | string | run_ttl and up to ten minutes, renewed whenever a submit or a result      |
+|                             |        | refers to it, unless that was seen less than those minutes ago             |
 | P:{run}:checkpoints         | list   | paths of the run's checkpoints, the oldest first                          |
 | P:{run}:watch               | zset   | activation -> ms at which the monitor looks at it; deleted at the end     |
 | P:checkpoint:NAME           | string | run_ttl after it was taken                                                |

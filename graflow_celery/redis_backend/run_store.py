@@ -12,7 +12,7 @@ from typing import Any
 from graflow_celery.codec.exceptions import decode_exception, encode_exception
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, from_text, to_text
-from graflow_celery.core.state import STALE, Applied, Emission, Leave, NodeState, RunStatus, Transition
+from graflow_celery.core.state import STALE, Applied, Emission, Leave, RunStatus, Transition
 from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import (
     NOTHING,
@@ -27,9 +27,8 @@ from graflow_celery.ports import (
 )
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.keys import Keys
-from graflow_celery.redis_backend.liveness import name_of
 from graflow_celery.redis_backend.values import ValueStore
-from graflow_celery.redis_backend.wire import chosen, to_wire
+from graflow_celery.redis_backend.wire import chosen, error_text, report_of, to_wire
 
 SLICE = 500
 #: Seconds after which the monitor looks at a run at the latest.
@@ -182,18 +181,18 @@ class RedisRunStore:
         found = self._hmget(self._keys.run(run.id).errors, [node_of(node) for node in failed])
         errors = dict(zip(failed, found, strict=True))
         return [
-            NodeOutcome(report.state, report.attempt, _error_text(errors.get(node))) if report else NodeOutcome(None)
+            NodeOutcome(report.state, report.attempt, error_text(errors.get(node))) if report else NodeOutcome(None)
             for node, report in zip(nodes, reports, strict=True)
         ]
 
     def reports(self, run: RunRef, nodes: Sequence[str]) -> list[NodeReport | None]:
         """What the store has of each node; None for one that did not begin yet."""
-        return [_report(field) for field in self._hmget(self._keys.run(run.id).nodes, nodes)]
+        return [report_of(field) for field in self._hmget(self._keys.run(run.id).nodes, nodes)]
 
     def records(self, run: RunRef) -> dict[str, NodeReport]:
         """Every activation that has a record, by key."""
         found = self._client.hscan_iter(self._keys.run(run.id).nodes, count=SLICE)
-        return {key.decode(): report for key, field in found if (report := _report(field)) is not None}
+        return {key.decode(): report for key, field in found if (report := report_of(field)) is not None}
 
     def schedule(self, run: RunRef) -> tuple[list[tuple[Command, float]], dict[str, float]]:
         """The commands of the outbox and when each is due, and when the monitor looks at activations at the latest.
@@ -321,7 +320,7 @@ class RedisRunStore:
                     yield Late(
                         RunRef(name, graph.decode()),
                         [from_text(item.decode()) for item in rest[:commands]],
-                        {node.decode(): _report(record or None) for node, record in nodes},
+                        {node.decode(): report_of(record or None) for node, record in nodes},
                     )
 
     @property
@@ -397,28 +396,3 @@ def _soonest_timer(emissions: Iterable[Emission]) -> float:
 def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:
     if not status:
         logger.warning("run %s: its state is gone from the store, so %s", run.id, what)
-
-
-def _report(field: bytes | None) -> NodeReport | None:
-    if field is None:
-        return None
-    state, attempt, worker, started, duration, losses, retries, cycle, graph = field.decode().split("|")
-    return NodeReport(
-        NodeState(state),
-        int(attempt),
-        name_of(worker),
-        int(started or 0) / 1000,
-        int(duration or 0) / 1000,
-        int(losses),
-        int(retries),
-        int(cycle),
-        graph,
-        worker if state == NodeState.RUNNING else "",
-    )
-
-
-def _error_text(field: bytes | None) -> str | None:
-    if field is None:
-        return None
-    record = json.loads(field)
-    return f"{str(record['type']).rpartition('.')[2]}: {record['message']}"

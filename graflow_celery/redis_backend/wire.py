@@ -1,4 +1,4 @@
-"""A transition in the form that `lua/commit.lua` documents, and its answer."""
+"""A transition in the form that `lua/commit.lua` documents, its answer, and the records that it writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
-from graflow_celery.core.state import Draw, Emission, Transition
-from graflow_celery.ports import Outcome
+from graflow_celery.core.state import Draw, Emission, NodeState, Transition
+from graflow_celery.ports import NodeReport, Outcome
+from graflow_celery.redis_backend.liveness import name_of
 
 _MARK = "\x00"
 
@@ -98,3 +99,30 @@ def _draw(draw: Draw) -> list[str | int]:
     text = to_text(DispatchNode(f"{draw.prefix}{_MARK}{draw.suffix}", draw.attempt, draw.graph))
     before, _, after = text.partition(json.dumps(_MARK)[1:-1])
     return [draw.cursor, draw.limit, before, after, draw.prefix, draw.suffix, draw.graph, draw.attempt]
+
+
+def report_of(field: bytes | None) -> NodeReport | None:
+    """The record of an activation, as the hash of nodes holds it."""
+    if field is None:
+        return None
+    state, attempt, worker, started, duration, losses, retries, cycle, graph = field.decode().split("|")
+    return NodeReport(
+        NodeState(state),
+        int(attempt),
+        name_of(worker),
+        int(started or 0) / 1000,
+        int(duration or 0) / 1000,
+        int(losses),
+        int(retries),
+        int(cycle),
+        graph,
+        worker if state == NodeState.RUNNING else "",
+    )
+
+
+def error_text(field: bytes | None) -> str | None:
+    """An error, as the hash of errors holds it, in a line."""
+    if field is None:
+        return None
+    record = json.loads(field)
+    return f"{str(record['type']).rpartition('.')[2]}: {record['message']}"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graflow_celery import ParallelGroup, WorkflowContext, chain, task, workflow
@@ -76,8 +76,9 @@ def chain_of(ids: list[str]) -> Plan:
     return Plan("p", ids[0], {name: NodeSpec(name, successors=then) for name, then in following})
 
 
-@given(workflows(timeouts=True), st.randoms(use_true_random=False))
-def test_what_is_packed_comes_back(shape: Workflow, chance: object) -> None:
+@settings(max_examples=60, deadline=None)
+@given(workflows(timeouts=True))
+def test_what_is_packed_comes_back(shape: Workflow) -> None:
     plan = build(shape)
     packed, store = pack_graph(plan, {}, CODEC), Store()
     store.upload(packed)
@@ -106,6 +107,7 @@ def test_every_field_of_a_node_comes_back() -> None:
     assert store.plan(packed) == plan
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_it_is_whole_whatever_the_store_had_of_it(data: st.DataObject) -> None:
     plan = chain_of([f"n{index}" for index in range(data.draw(st.integers(1, 600), "nodes"))])
@@ -167,6 +169,7 @@ def test_versions_that_have_few_pages_in_common_upload_pages() -> None:
     assert store.plan(other).nodes == changed
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 999))
 def test_a_changed_node_changes_its_page_alone(index: int) -> None:
     ids = [f"n{number}" for number in range(1000)]
@@ -175,19 +178,20 @@ def test_a_changed_node_changes_its_page_alone(index: int) -> None:
     assert len(new_pages(plan, replace(plan, nodes=nodes))) == 1
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 999), st.text(min_size=1, max_size=5))
 def test_a_node_that_comes_or_goes_leaves_other_pages_as_they_were(index: int, name: str) -> None:
     ids = [f"n{number}" for number in range(1000)]
-    more = chain_of([*ids[:index], f"new {name}", *ids[index:]])
-    assert len(new_pages(chain_of(ids), more)) <= 4
-    assert len(new_pages(more, chain_of(ids))) <= 4
+    plan, more = chain_of(ids), chain_of([*ids[:index], f"new {name}", *ids[index:]])
+    assert len(new_pages(plan, more)) <= 4
+    assert len(new_pages(more, plan)) <= 4
 
 
 def test_most_nodes_that_come_or_go_change_one_page() -> None:
     ids = [f"n{number}" for number in range(1000)]
     plan = chain_of(ids)
-    counts = [len(new_pages(plan, chain_of([*ids[:at], f"new{at}", *ids[at:]]))) for at in range(5, 1000, 20)]
-    counts += [len(new_pages(plan, chain_of([*ids[:at], *ids[at + 1 :]]))) for at in range(5, 1000, 20)]
+    counts = [len(new_pages(plan, chain_of([*ids[:at], f"new{at}", *ids[at:]]))) for at in range(5, 1000, 50)]
+    counts += [len(new_pages(plan, chain_of([*ids[:at], *ids[at + 1 :]]))) for at in range(5, 1000, 50)]
     assert sum(counts) <= 1.5 * len(counts)
 
 

@@ -16,18 +16,18 @@ from tests.processes import marked_processes
 pytest_plugins = ["graflow_celery.testing.fixtures", "graflow_celery.testing.nodes"]
 
 MARK = "GRAFLOW_TEST_SESSION"
-TESTS = large_messages.Tests()
+TIMETABLE = large_messages.Timetable()
 
 
 @pytest.fixture(scope="session")
 def graflow_cluster() -> Iterator[EmbeddedCluster]:
     """As that of `graflow_celery.testing.fixtures`; and no test on it sends a Celery message of over a kilobyte."""
-    with embedded_cluster() as cluster, large_messages.watched(cluster.settings.redis_url, TESTS):
+    with embedded_cluster() as cluster, large_messages.watched(cluster.settings.redis_url, TIMETABLE):
         yield cluster
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    TESTS.begin(nodeid)
+    TIMETABLE.begin(nodeid)
 
 
 def pytest_configure(config: pytest.Config) -> None:

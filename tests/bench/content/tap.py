@@ -32,7 +32,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A Celery message that was pushed onto a queue."""
+    """A Celery message that was pushed onto a queue, or a record of graflow's."""
 
     size: int
     queue: str
@@ -102,7 +102,8 @@ class Tap:
 
     def _message(self, queue: str, payload: bytes) -> None:
         try:
-            headers = json.loads(payload)["headers"]
+            read = json.loads(payload)
+            headers = read["headers"] if "headers" in read else {"task": f"record of {read['task_id']}"}
         except (ValueError, TypeError, KeyError):
             return  # another list than a queue
         task = str(headers.get("task", "control"))

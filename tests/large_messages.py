@@ -33,7 +33,8 @@ class LargeMessage:
     test: str
 
     def __str__(self) -> str:
-        return f"{self.size:,} bytes on queue '{self.queue}', sent in {self.test or 'no test'} or just before: {self.begins}"
+        when = self.test or "no test"
+        return f"{self.size:,} bytes on queue '{self.queue}', sent in {when} or just before: {self.begins}"
 
 
 @dataclass

@@ -55,7 +55,7 @@ def _of_kind(sides: Sides, kind: str, rounds: int, say: Callable[[str], None]) -
         f"{up} upload, {down} downloads for {processes} processes; {_said(found['ours'])}",
         up <= 1 and down <= WORKERS * PLACES,
         f"as argument: {_said(found['as argument'])}; by a reference of the user's: {_said(found['by reference'])}",
-        _peer(sides, rounds) if kind == "text" else "cannot be sent (JSON)" if sides.peer else "",
+        _peer(sides, rounds) if kind == "text" else "its JSON makes a text of it (default=str)" if sides.peer else "",
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, in_words
 from graflow_celery.celery_backend.watching import standby_of
@@ -195,6 +196,8 @@ async def _ended(runtime: Runtime, run: ClientRun, progress: Progress | None = N
                 progress(record)
             elif record["event"] in OBSTACLES:
                 logger.warning("run %s waits: %s", run.id, in_words(record))
+            elif record["event"] == CODE_DIFFERS:
+                logger.warning("run %s: %s", run.id, record["reason"])
 
 
 def _lookout(runtime: Runtime) -> Lookout:

@@ -13,6 +13,7 @@ from typing import Any
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
+from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.explaining import explain
 from graflow_celery.celery_backend.retrying import RetryReport, retry
 from graflow_celery.celery_backend.runtime import Runtime
@@ -28,6 +29,7 @@ from graflow_celery.core.lower import lower
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import SchedulingPolicy
 from graflow_celery.core.state import Emission, RunStatus
+from graflow_celery.core.task import Ship
 from graflow_celery.engine.checkpoint import Checkpoint, continued
 from graflow_celery.engine.context import ExecutionContext, last_result
 from graflow_celery.engine.explanation import Explanation
@@ -203,6 +205,8 @@ class Run:
     def _warn(self, record: EventRecord) -> None:
         if record["event"] in OBSTACLES:
             logger.warning("run %s waits: %s", self.id, in_words(record))
+        elif record["event"] == CODE_DIFFERS:
+            logger.warning("run %s: %s", self.id, record["reason"])
 
     def result(self, node: str | None = None) -> Any:
         """The result of a node, or the run's last result.
@@ -400,6 +404,7 @@ def submit(
     scheduling: SchedulingPolicy | None = None,
     checkpoint_every: int = 0,
     checkpoint_to: str | os.PathLike[str] | None = None,
+    ship: Ship = "auto",
 ) -> Run:
     """Uploads what the store lacks of a workflow and starts a run of it. See `WorkflowContext.submit`."""
     if run_id is not None:
@@ -408,7 +413,7 @@ def submit(
     runtime = client_runtime(settings, ask=False)
     tasks = {name: node for name in plan.nodes if isinstance(node := definition.graph.get_node(name), Executable)}
     try:
-        packed = pack_graph(plan, tasks, runtime.codec, llm.factories() if llm is not None else None)
+        packed = pack_graph(plan, tasks, runtime.codec, llm.factories() if llm is not None else None, ship=ship)
         reference = runtime.refer(new_run_id() if run_id is None else run_id, packed.hash)
         if run_id is not None:
             with patience(SUBMIT_PATIENCE):

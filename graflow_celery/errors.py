@@ -27,6 +27,7 @@
         ├── TaskError
         │   ├── ParameterError          a parameter has no value
         │   ├── CodeNotFoundError       a worker cannot import the task's module
+        │   ├── CodeMismatchError       a worker has other code of the task than the client
         │   ├── CycleLimitExceededError it ran as often as max_cycles allows
         │   ├── RetryLimitExceededError it failed as often as its retries allow (see its docstring)
         │   ├── FeedbackTimeoutError    nobody answered in time
@@ -377,6 +378,10 @@ class ParameterError(TaskError):
 
 class CodeNotFoundError(TaskError):
     """A worker cannot import what the task refers to."""
+
+
+class CodeMismatchError(TaskError):
+    """A worker imports other code than the task was submitted with, and ``code_mismatch`` is ``"error"``."""
 
 
 class LLMNotRegisteredError(GraflowRuntimeError, KeyError):

@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     secret_keys_accepted: tuple[SecretStr, ...] = Field(
         default=(), description="Further secrets whose signatures are accepted: old ones, and the one to come."
     )
+    code_mismatch: Literal["warn", "error", "ignore"] = Field(
+        default="warn",
+        description="Where a worker imports other code of a task than its client: warn, error (fail it), or ignore.",
+    )
     compat: bool = Field(
         default=False, description="Workers run modules that import graflow: the name means this package there."
     )

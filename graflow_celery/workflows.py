@@ -14,6 +14,7 @@ from graflow_celery.core.diagram import to_dot, to_mermaid
 from graflow_celery.core.lower import lower
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import SchedulingPolicy, as_scheduling_policy
+from graflow_celery.core.task import Ship, check_ship
 from graflow_celery.engine.feedback import Handler
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.errors import ConfigError
@@ -30,10 +31,18 @@ Progress = Callable[[EventRecord], None]
 class WorkflowContext(WorkflowDefinition):
     """A workflow: write it inside ``with``, run it there or later. Make one with :func:`workflow`."""
 
-    def __init__(self, name: str, *, tracer: Any = None, scheduling: str | SchedulingPolicy | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        tracer: Any = None,
+        scheduling: str | SchedulingPolicy | None = None,
+        ship: Ship = "auto",
+    ) -> None:
         super().__init__(name)
         self.tracer = tracer
         self.scheduling = as_scheduling_policy(scheduling)
+        self.ship = ship
         self.llm = LLMRegistry(threading.RLock())
 
     def register_llm_agent(self, name: str, agent_or_factory: Any) -> None:
@@ -187,6 +196,7 @@ class WorkflowContext(WorkflowDefinition):
             scheduling=self.scheduling,
             checkpoint_every=checkpoint_every,
             checkpoint_to=checkpoint_to,
+            ship=self.ship,
         )
         return run
 
@@ -203,7 +213,9 @@ class WorkflowContext(WorkflowDefinition):
         return to_dot(self.graph, self.name)
 
 
-def workflow(name: str, *, tracer: Any = None, scheduling: str | SchedulingPolicy | None = None) -> WorkflowContext:
+def workflow(
+    name: str, *, tracer: Any = None, scheduling: str | SchedulingPolicy | None = None, ship: Ship = "auto"
+) -> WorkflowContext:
     """A new workflow; ``with workflow("etl") as wf:`` registers what is written inside.
 
     Args:
@@ -211,13 +223,16 @@ def workflow(name: str, *, tracer: Any = None, scheduling: str | SchedulingPolic
         tracer: what follows its runs.
         scheduling: which of the tasks that are ready goes first: ``"fifo"``, ``"priority"`` or an object with
             ``rank(node)``.
+        ship: how the functions of tasks that say nothing of it get to the workers: by name (``"reference"``), whole
+            (``"value"``), or by name where that leads to them and else whole (``"auto"``). Local runs send nothing.
 
     Raises:
-        ConfigError: the name is empty.
+        ConfigError: the name is empty, or ``ship`` is none of these.
     """
     if not name:
         raise ConfigError("A workflow needs a name: workflow('etl').")
-    return WorkflowContext(name, tracer=tracer, scheduling=scheduling)
+    check_ship(ship, "workflow")
+    return WorkflowContext(name, tracer=tracer, scheduling=scheduling, ship=ship)
 
 
 def _check_steps(max_steps: int, checkpoint_every: int) -> None:

@@ -18,10 +18,11 @@ from kombu.exceptions import OperationalError
 from graflow_celery import failpoints
 from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
+from graflow_celery.celery_backend.code_check import CodeCheck
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.celery_backend.sharing import shared_content
 from graflow_celery.checkpointing import STORE, codec_of
-from graflow_celery.codec.manifest import LoadedGraph, load_graph, pack_graph
+from graflow_celery.codec.manifest import CodeReference, LoadedGraph, load_graph, pack_graph
 from graflow_celery.codec.references import check, signed
 from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import Command
@@ -92,7 +93,12 @@ class Runtime:
 
     @cached_property
     def stored_code(self) -> StoredCode:
-        return StoredCode(self.content.get, self.codec, f"worker {self.where}")
+        differs = None if self.code_check.mode == "ignore" else self.code_check.differs
+        return StoredCode(self.content.get, self.codec, f"worker {self.where}", differs)
+
+    @cached_property
+    def code_check(self) -> CodeCheck:
+        return CodeCheck(self.settings.code_mismatch, f"worker {self.where}", self.store.announce)
 
     def _acknowledge(self, run: RunRef, commands: Sequence[Command]) -> None:
         with reported(self.settings.redis_url):
@@ -240,15 +246,11 @@ class Runtime:
         """The function and bound values of a node of a graph.
 
         Raises:
-            CodeNotFoundError: a module cannot be imported here. BlobMissingError, BlobRejectedError: see there.
+            CodeNotFoundError, CodeMismatchError: a module cannot be imported here, or has other code.
+            BlobMissingError, BlobRejectedError: see there.
         """
         graph = RunRef("", graph).hash
-        known = self.graph(graph).code
-        node = node_of(activation)
-        item = item_of(node)
-        if node not in known and item is not None:
-            node = item[0]
-        reference = known.get(node)
+        node, reference = self._reference(graph, activation)
         if reference is None:
             return NodeCode(_point)
         key = (graph, node)
@@ -262,6 +264,22 @@ class Runtime:
             while len(self._functions) > FUNCTIONS_KEPT:
                 self._functions.popitem(last=False)
         return loaded
+
+    def _reference(self, graph: str, activation: str) -> tuple[str, CodeReference | None]:
+        """The task of an activation, by the id that the graph has it under, and where its code is."""
+        known = self.graph(graph).code
+        node = node_of(activation)
+        item = item_of(node)
+        if node not in known and item is not None:
+            node = item[0]
+        return node, known.get(node)
+
+    def tell_of_code(self, run: RunRef, graph: str, activation: str, worker: str) -> None:
+        """Tells a run that the code of a node, which :meth:`code` loaded, is not that of its client, if it is not."""
+        if self.code_check.found_some:
+            node, reference = self._reference(RunRef("", graph).hash, activation)
+            if reference is not None:
+                self.code_check.tell(run, reference.function, node, worker)
 
     def llm(self, graph: str) -> LLMRegistry:
         """The LLM clients and agents of a graph: one registry in this process for all of its runs."""

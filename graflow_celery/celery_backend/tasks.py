@@ -68,7 +68,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
             plan = _plan(here, run, added)
             host = Host(
                 context=here.context(run, plan),
-                load=partial(_code, here, added or graph, node_id),
+                load=partial(_code, here, run, added or graph, node_id, worker),
                 run_coroutine=partial(HOST.run, task_id=node_of(node_id), owner=self.request.id),
                 clock=time.perf_counter,
                 random=random.random,
@@ -104,14 +104,16 @@ def _given_back(timeout: float) -> Iterator[None]:
         raise Reject(error, requeue=True) from error
 
 
-def _code(here: Runtime, graph: str, node: str) -> NodeCode:
+def _code(here: Runtime, run: RunRef, graph: str, node: str, worker: str) -> NodeCode:
     """The node's code. A pool's process that is told to end while it imports it ends; the code is not at fault."""
     try:
-        return here.code(graph, node)
+        code = here.code(graph, node)
     except CodeNotFoundError as error:
         if terminate_handler_fired() and isinstance(error.__cause__, SystemExit):
             raise error.__cause__ from None
         raise
+    here.tell_of_code(run, graph, node, worker)
+    return code
 
 
 def _plan(here: Runtime, run: RunRef, added: str) -> Plan:

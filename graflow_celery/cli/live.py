@@ -104,6 +104,9 @@ class LogLines:
             return [missing(self._model.missing_queues)]
         if event == "run_stalled":
             return [f"stalled: {record.get('reason', '')}"]
+        if event == "code_differs":
+            reason = str(record.get("reason", ""))
+            return [] if self._was_said(reason) else [reason]
         if event == "store_refuses":
             return [f"waits: {self._model.refusal}"]
         if node is None:
@@ -115,6 +118,11 @@ class LogLines:
         if node.is_group:
             return [_group_line(verb, node)]
         return _task_lines(verb, node)
+
+    def _was_said(self, text: str) -> bool:
+        """Whether a text, which each process of a worker brings, was said before."""
+        self._told[text] = self._told.get(text, 0) + 1
+        return self._told[text] > 1
 
     def _outermost(self, group: str) -> NodeProgress:
         while (outer := self._model.plan[group].group) is not None:

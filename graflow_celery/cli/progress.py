@@ -71,6 +71,7 @@ class ProgressModel:
     retries: int = 0
     missing_queues: tuple[str, ...] = ()
     refusal: str = ""
+    differing: str = ""
     failures: list[NodeProgress] = field(default_factory=list)
     late: set[str] = field(default_factory=set)
 
@@ -88,6 +89,8 @@ class ProgressModel:
             self.refusal = str(record.get("reason", ""))
             return None
         self.missing_queues, self.refusal = (), ""
+        if event == "code_differs":
+            self.differing = str(record.get("reason", ""))
         kind, _, verb = event.partition("_")
         if kind == "run":
             self._run(verb, at, record)

@@ -83,6 +83,8 @@ class Screen:
                 parts.append(Text(f"     {folded}", style="dim"))
             if self.model.refusal:
                 parts.append(Text(f"  waits: {self.model.refusal}", style=render.style_of("warn")))
+            if self.model.differing:
+                parts.append(Text(f"  {self.model.differing}", style=render.style_of("warn")))
             if self.model.missing_queues:
                 parts.append(Text(f"  {missing(self.model.missing_queues)}", style=render.style_of("warn")))
             return Constrain(Group(*parts), console.width - ROOM_FOR_ECHO)

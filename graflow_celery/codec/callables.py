@@ -11,28 +11,36 @@ import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
 from graflow_celery.codec.bytecode import global_names
 from graflow_celery.codec.canonical import canonical_json
+from graflow_celery.codec.fingerprint import fingerprint
 from graflow_celery.codec.location import (
     Location,
+    home_modules,
     is_importable,
     locate,
     register_by_value,
+    sent_by_value,
     travels_by_value,
     type_name,
     unregister_by_value,
 )
 from graflow_celery.codec.pickling import dump
+from graflow_celery.codec.verification import code_conditions, code_fingerprint, innermost
+from graflow_celery.core.task import Ship
 from graflow_celery.errors import BlobRejectedError, CodeNotFoundError, SerializationError
 
 __all__ = [
     "decode_callable",
     "encode_callable",
+    "fingerprint_callable",
     "is_importable",
     "register_by_value",
+    "shipping",
     "travels_by_value",
     "unregister_by_value",
 ]
@@ -40,27 +48,64 @@ __all__ = [
 _INSTALL = "Install it there, or start the worker where it is on the path (PYTHONPATH)"
 
 
-def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: bool = True) -> bytes:
-    """The bytes by which a worker gets ``func``: a reference if it is importable, else the function itself.
+def shipping(func: Callable[..., Any], ship: Ship) -> AbstractContextManager[None]:
+    """For the block, what the function's own module defines travels as ``ship`` says. In this thread alone."""
+    return sent_by_value(home_modules(func)) if ship == "value" else nullcontext()
+
+
+def fingerprint_callable(func: Callable[..., Any], *, what: str, ship: Ship = "auto") -> str:
+    """The fingerprint under which :func:`encode_callable`'s bytes are stored. ``what`` names it: ``"task 'x'"``.
 
     Raises:
-        SerializationError: it has to travel by value and cannot be pickled, or may not be.
+        SerializationError: it leads to what has no fingerprint, or goes by ``ship="reference"`` and has no name.
     """
-    location = locate(func)
-    if location is not None:
-        reference: dict[str, Any] = {
-            "kind": "reference",
-            "module": location.module,
-            "qualname": location.qualname,
-            "unwrap": location.unwrap,
-        }
-        return canonical_json(reference) + b"\n"
+    with shipping(func, ship):
+        if ship == "reference" and locate(func) is None:
+            raise _unnamed(what)
+        return fingerprint((func, _code_of(func).get("code")), what=what)
+
+
+def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: bool = True, ship: Ship = "auto") -> bytes:
+    """The bytes by which a worker gets ``func``: a reference if it is importable, else the function itself.
+
+    With ``ship`` other than ``"auto"`` it is the one or the other. A reference says which code it stands for.
+
+    Raises:
+        SerializationError: it has to travel by value and cannot be pickled, or may not be; or it has to go by name,
+            and none leads to it.
+    """
+    with shipping(func, ship):
+        location = locate(func)
+        if location is not None:
+            reference: dict[str, Any] = {
+                "kind": "reference",
+                "module": location.module,
+                "qualname": location.qualname,
+                "unwrap": location.unwrap,
+                **_code_of(func),
+            }
+            return canonical_json(reference) + b"\n"
+        if ship == "reference":
+            raise _unnamed(f"task '{task_id}'")
+        return _whole(func, task_id, allow_pickle)
+
+
+def _unnamed(what: str) -> SerializationError:
+    return SerializationError(
+        what,
+        "ship='reference' wants its function sent by name, and importing its module does not lead to it: it is defined "
+        "in __main__, in a file named on the command line or inside of a function, or is a lambda, a partial or "
+        "a method of an object. Move it to the top level of a module that the workers have, or use ship='auto'.",
+    )
+
+
+def _whole(func: Callable[..., Any], task_id: str, allow_pickle: bool) -> bytes:
     if not allow_pickle:
         raise SerializationError(
             f"task '{task_id}'",
-            "its function cannot be imported by name and may not travel by value: the settings' "
-            "serializers do not include pickle. Move it to the top level of a module that the workers "
-            "have, or allow pickle.",
+            "its function is not sent by name and may not travel by value: the settings' serializers do not include "
+            "pickle. Move it to the top level of a module that the workers have, without ship='value', or allow "
+            "pickle.",
         )
     try:
         payload = dump(func)
@@ -70,13 +115,30 @@ def encode_callable(func: Callable[..., Any], *, task_id: str, allow_pickle: boo
             f"its function cannot be sent to workers: {_blame(func, error)}. Make that inside the function, "
             "or move the function to a module that the workers can import.",
         ) from error
-    return canonical_json({"kind": "value", "python": list(sys.version_info[:2])}) + b"\n" + payload
+    header = {"kind": "value", "python": list(sys.version_info[:2]), **_code_of(func)}
+    return canonical_json(header) + b"\n" + payload
 
 
-def decode_callable(data: bytes, *, task_id: str, where: str, allow_pickle: bool = True) -> Callable[..., Any]:
+def _code_of(func: Callable[..., Any]) -> dict[str, Any]:
+    """Which code it has that is imported where it is run, and when it can be compared; empty if it brings its own."""
+    inner = innermost(func)
+    if not is_importable(inner):
+        return {}
+    return {"code": code_fingerprint(inner), **code_conditions()}
+
+
+def decode_callable(
+    data: bytes,
+    *,
+    task_id: str,
+    where: str,
+    allow_pickle: bool = True,
+    on_difference: Callable[[str], None] | None = None,
+) -> Callable[..., Any]:
     """The function that :func:`encode_callable` was given.
 
-    ``where`` names this process in errors: ``"worker w1"``.
+    ``where`` names this process in errors: ``"worker w1"``. ``on_difference`` is called with the name of a function
+    that has other code here than where it was encoded, if that can be said: see :mod:`.verification`.
 
     Raises:
         CodeNotFoundError: a module that it needs cannot be imported here, or has no such function.
@@ -85,31 +147,47 @@ def decode_callable(data: bytes, *, task_id: str, where: str, allow_pickle: bool
     """
     line, _, payload = data.partition(b"\n")
     try:
-        made = _read_header(line)
+        header = json.loads(line)
+        location, version = _read_header(header)
     except (ValueError, KeyError, TypeError) as error:
         raise BlobRejectedError(
             f"The function of task '{task_id}' cannot be read on {where} ({error!r}). Use the same version "
             "of graflow_celery where it was submitted and there."
         ) from error
-    if isinstance(made, Location):
-        return _import_callable(made, task_id, where)
-    if not allow_pickle:
+    if location is not None:
+        func = _import_callable(location, task_id, where)
+    elif allow_pickle:
+        func = _load_callable(payload, version, task_id, where)
+    else:
         raise BlobRejectedError(
             f"The function of task '{task_id}' travels by value, and setting serializers does not allow "
             f"pickle on {where}. It was not decoded. Move it to a module that the workers have, or allow "
             "pickle."
         )
-    return _load_callable(payload, made, task_id, where)
+    if on_difference is not None and _differs(func, header):
+        on_difference(_name_of(func))
+    return func
 
 
-def _read_header(line: bytes) -> Location | tuple[int, ...]:
+def _read_header(header: Mapping[str, Any]) -> tuple[Location | None, tuple[int, ...]]:
     """Where the function is, or which version of Python its bytecode is for."""
-    header = json.loads(line)
     if header["kind"] == "reference":
-        return Location(str(header["module"]), str(header["qualname"]), tuple(map(str, header["unwrap"])))
+        return Location(str(header["module"]), str(header["qualname"]), tuple(map(str, header["unwrap"]))), ()
     if header["kind"] == "value":
-        return tuple(map(int, header["python"]))
+        return None, tuple(map(int, header["python"]))
     raise ValueError(f"unknown kind {header['kind']!r}")
+
+
+def _differs(func: object, header: Mapping[str, Any]) -> bool:
+    """Whether the code that was imported for a function is another one than its header says, where that compares."""
+    if header.get("code") is None or any(header.get(name) != here for name, here in code_conditions().items()):
+        return False
+    return bool(header["code"] != code_fingerprint(innermost(func)))
+
+
+def _name_of(func: object) -> str:
+    inner: Any = innermost(func)
+    return f"{inner.__module__}.{inner.__qualname__}"
 
 
 def _import_callable(location: Location, task_id: str, where: str) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from graflow_celery.codec.bytecode import describe_code, global_names
 from graflow_celery.codec.location import (
+    HEAP_TYPE,
     Location,
     is_cached_function,
     is_importable,
@@ -24,7 +25,6 @@ from graflow_celery.codec.objectgraph import hashed, join
 from graflow_celery.errors import SerializationError
 
 _LONG = 64
-_HEAP_TYPE = 1 << 9
 _REDUCE_PROTOCOL = 4  # 5 would hand out buffers
 
 #: Attributes of modules and classes that say where they are, or that Python derives or fills in later.
@@ -254,7 +254,7 @@ def _module(module: types.ModuleType, lenient: bool) -> Node:
 
 
 def _class(cls: type, lenient: bool) -> Node:
-    if lenient or not cls.__flags__ & _HEAP_TYPE or is_importable(cls):
+    if lenient or not cls.__flags__ & HEAP_TYPE or is_importable(cls):
         return Node(join("class", cls.__module__, cls.__qualname__))
     items = {name: value for name, value in vars(cls).items() if name not in _CLASS_EXTRAS}
     if not items.get("__annotations__", True):

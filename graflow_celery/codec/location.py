@@ -6,9 +6,11 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from types import BuiltinFunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 import cloudpickle.cloudpickle
 
@@ -18,6 +20,10 @@ _MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
 _PROCESS_OBJECTS = ((sys, ("stdin", "stdout", "stderr")), (os, ("environ", "environb")))
 _WRAPPER_ATTRIBUTES = ("func", "__wrapped__")
 _DEEPEST_WRAPPING = 8
+#: In a class's ``__flags__``: it was made while the program ran, as every class statement does.
+HEAP_TYPE = 1 << 9
+#: The modules of :func:`sent_by_value`. Not in cloudpickle's registry, which all threads of the process share.
+_sent: ContextVar[frozenset[str]] = ContextVar("modules sent by value", default=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +57,54 @@ def unregister_by_value(module_name: str) -> None:
         cloudpickle.unregister_pickle_by_value(sys.modules[module_name])
 
 
+@contextmanager
+def sent_by_value(module_names: Iterable[str]) -> Iterator[None]:
+    """For the block, and in this thread alone: what these modules (and their submodules) define travels by value."""
+    token = _sent.set(_sent.get() | frozenset(module_names))
+    try:
+        yield
+    finally:
+        _sent.reset(token)
+
+
+def is_sent_by_value(module_name: object) -> bool:
+    """Whether :func:`sent_by_value` has the module at this moment."""
+    return bool(_sent.get()) and isinstance(module_name, str) and _within(module_name, _sent.get())
+
+
 def travels_by_value(module_name: str) -> bool:
-    """Whether what this module defines is sent whole: it is ``__main__`` or within a registered one."""
-    if module_name in _MAIN_MODULES:
+    """Whether what this module defines is sent whole: it is ``__main__``, or within a registered or a sent one."""
+    if module_name in _MAIN_MODULES or is_sent_by_value(module_name):
         return True
     registered = cloudpickle.cloudpickle.list_registry_pickle_by_value()
-    if not registered:
-        return False
-    parts = module_name.split(".")
-    return any(".".join(parts[: end + 1]) in registered for end in range(len(parts)))
+    return bool(registered) and _within(module_name, registered)
+
+
+def _within(module_name: str, names: Iterable[str]) -> bool:
+    return any(module_name == name or module_name.startswith(f"{name}.") for name in names)
+
+
+def home_modules(func: object) -> frozenset[str]:
+    """The modules that define ``func``: of a partial, a method or a wrapper, those of what is in it."""
+    found: set[str] = set()
+    pending: list[object] = [func]
+    seen: set[int] = set()
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, functools.partial):
+            pending.append(part.func)
+        elif isinstance(part, MethodType):
+            owner = part.__self__
+            pending += [part.__func__, owner if isinstance(owner, type) else type(owner)]
+        else:
+            is_code = isinstance(part, FunctionType | BuiltinFunctionType | type) or is_cached_function(part)
+            module = (part if is_code else type(part)).__module__
+            found |= {module} if isinstance(module, str) else set()
+            pending += [part.__wrapped__] if hasattr(part, "__wrapped__") else []
+    return frozenset(found)
 
 
 def is_importable(func: object) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass, field, fields
 from functools import cached_property, partial
 from typing import Any
 
-from graflow_celery.codec.callables import encode_callable
+from graflow_celery.codec.callables import encode_callable, fingerprint_callable, shipping
 from graflow_celery.codec.canonical import canonical_json, digest
 from graflow_celery.codec.envelope import Content
 from graflow_celery.codec.fingerprint import fingerprint
@@ -33,7 +33,7 @@ from graflow_celery.core.policy import (
     StrictGroupPolicy,
 )
 from graflow_celery.core.retry import RetryPolicy
-from graflow_celery.core.task import TaskWrapper
+from graflow_celery.core.task import Ship, TaskWrapper
 from graflow_celery.errors import BlobRejectedError
 
 VERSION = 3
@@ -137,31 +137,41 @@ class LoadedGraph:
 
 
 def pack_graph(
-    plan: Plan, tasks: Mapping[str, Executable], codec: ValueCodec, factories: Factories | None = None, base: str = ""
+    plan: Plan,
+    tasks: Mapping[str, Executable],
+    codec: ValueCodec,
+    factories: Factories | None = None,
+    base: str = "",
+    *,
+    ship: Ship = "auto",
 ) -> PackedGraph:
     """The manifest and blobs of a plan whose nodes were made of the given expressions.
 
-    ``base`` is the graph that the plan adds nodes to, if it does.
+    ``base`` is the graph that the plan adds nodes to, if it does; ``ship`` how functions travel whose tasks do not say.
 
     Raises:
         SerializationError: a function or a bound value cannot be sent; the message names the task.
     """
     blobs: dict[str, Blob] = {}
-    functions: dict[int, str] = {}
+    functions: dict[tuple[int, Ship], str] = {}
 
     def function(wrapper: TaskWrapper) -> str:
-        known = functions.get(id(wrapper.func))
+        mode = wrapper.ship or ship
+        known = functions.get((id(wrapper.func), mode))
         if known is None:
-            known = functions[id(wrapper.func)] = fingerprint(wrapper.func, what=f"task '{wrapper.task_id}'")
-            blobs[known] = partial(_function_blob, wrapper, codec, known)
+            known = fingerprint_callable(wrapper.func, what=f"task '{wrapper.task_id}'", ship=mode)
+            functions[id(wrapper.func), mode] = known
+            blobs[known] = partial(_function_blob, wrapper, mode, codec, known)
         return known
 
-    def bound(task_id: str, name: str, value: Any) -> list[Any]:
+    def bound(task_id: str, name: str, value: Any, wrapper: TaskWrapper) -> list[Any]:
         if _is_small_json(value):
             return ["json", value]
         what = f"argument '{name}' of task '{task_id}'"
-        name_of_value = fingerprint(value, what=what)
-        blobs[name_of_value] = partial(_value_blob, value, what, codec, name_of_value)
+        mode = wrapper.ship or ship
+        with shipping(wrapper.func, mode):
+            name_of_value = fingerprint(value, what=what)
+        blobs[name_of_value] = partial(_bound_blob, wrapper, mode, value, what, codec, name_of_value)
         return ["blob", name_of_value]
 
     entries: list[Entry] = []  # a list, which keeps the order in which they were written
@@ -177,7 +187,7 @@ def pack_graph(
                 function(wrapper),
                 wrapper.inject_context,
                 wrapper.resolve_keyword_args,
-                {name: bound(node.id, name, value) for name, value in wrapper.bound.items()},
+                {name: bound(node.id, name, value, wrapper) for name, value in wrapper.bound.items()},
             ]
             if wrapper.inject_llm_client or wrapper.inject_llm_agent:
                 described["code"] += [wrapper.inject_llm_client, wrapper.inject_llm_agent]
@@ -268,7 +278,7 @@ def _pack_factories(factories: Factories, codec: ValueCodec, blobs: dict[str, Bl
     packed: dict[str, dict[str, str]] = {}
     for kind, named in factories.items():
         for name, factory in named.items():
-            key = fingerprint(factory, what=f"LLM {kind} '{name}'")
+            key = fingerprint_callable(factory, what=f"LLM {kind} '{name}'")
             blobs[key] = partial(_factory_blob, factory, f"LLM {kind} {name}", codec, key)
             packed.setdefault(kind, {})[name] = key
     return packed
@@ -278,14 +288,20 @@ def _factory_blob(factory: Callable[..., Any], what: str, codec: ValueCodec, nam
     return codec.seal(encode_callable(factory, task_id=what, allow_pickle=codec.allows_pickle), "raw", name)
 
 
-def _function_blob(wrapper: TaskWrapper, codec: ValueCodec, name: str) -> bytes:
-    data = encode_callable(wrapper.func, task_id=wrapper.task_id, allow_pickle=codec.allows_pickle)
+def _function_blob(wrapper: TaskWrapper, ship: Ship, codec: ValueCodec, name: str) -> bytes:
+    data = encode_callable(wrapper.func, task_id=wrapper.task_id, allow_pickle=codec.allows_pickle, ship=ship)
     return codec.seal(data, "raw", name)
 
 
 def _value_blob(value: Any, what: str, codec: ValueCodec, name: str) -> bytes:
     content = codec.written(value, what=what)
     return codec.seal(content.payload, content.serializer, name)
+
+
+def _bound_blob(wrapper: TaskWrapper, ship: Ship, value: Any, what: str, codec: ValueCodec, name: str) -> bytes:
+    """A bound value; classes of the function's own module travel with it as they do with the function."""
+    with shipping(wrapper.func, ship):
+        return _value_blob(value, what, codec, name)
 
 
 def _is_small_json(value: Any) -> bool:

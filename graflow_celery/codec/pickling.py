@@ -8,13 +8,16 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, TypeVar
 
-import cloudpickle
+import cloudpickle.cloudpickle
 
 from graflow_celery.codec.location import (
+    HEAP_TYPE,
     is_cached_function,
     is_importable,
+    is_sent_by_value,
     locate_in_process,
     register_by_value,
 )
@@ -22,6 +25,10 @@ from graflow_celery.codec.location import (
 PROTOCOL = 5
 #: Bytes from which on a buffer stays beside the pickle.
 LEAST_BUFFER = 1 << 14
+#: What cloudpickle has for the file of all code.
+_NO_FILE = "<dynamic-code>"
+#: What a module has that is not its own, or that cannot be sent.
+_MODULE_OWN = frozenset({"__builtins__", "__loader__", "__spec__"})
 
 
 def dump(value: object) -> bytes:
@@ -79,7 +86,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if type(obj) is functools.cached_property:
             return _cached_property, (obj.func, obj.attrname)
-        return super().reducer_override(obj)
+        if isinstance(obj, CodeType):
+            return _code(obj)
+        whole = self._whole(obj)
+        return super().reducer_override(obj) if whole is None else whole
+
+    def _whole(self, obj: Any) -> Any:
+        """What cloudpickle makes of what has no name elsewhere, for that which is sent by value though it has one."""
+        if isinstance(obj, ModuleType):
+            if is_sent_by_value(obj.__name__):
+                content = {name: value for name, value in vars(obj).items() if name not in _MODULE_OWN}
+                return cloudpickle.cloudpickle.dynamic_subimport, (obj.__name__, content)
+        elif isinstance(obj, FunctionType | type | TypeVar) and is_sent_by_value(obj.__module__):
+            if isinstance(obj, FunctionType):
+                return self._dynamic_function_reduce(obj)
+            if isinstance(obj, TypeVar):
+                return cloudpickle.cloudpickle._make_typevar, cloudpickle.cloudpickle._decompose_typevar(obj)
+            if obj.__flags__ & HEAP_TYPE:
+                return cloudpickle.cloudpickle._dynamic_class_reduce(obj)
+        return None
 
 
 class _ExceptionPickler(_Pickler):
@@ -98,6 +123,13 @@ def _exception(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseExc
 
 def _set_attributes(error: BaseException, attributes: dict[str, Any]) -> None:
     error.__dict__.update(attributes)
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """As cloudpickle has it, but with the name of the file, which it leaves out from 3.1.3 on: tracebacks show it."""
+    make, arguments, *rest = cloudpickle.cloudpickle._code_reduce(code)
+    named = tuple(code.co_filename if argument == _NO_FILE else argument for argument in arguments)
+    return (make, named, *rest)
 
 
 def _named(module: str, name: str) -> object:

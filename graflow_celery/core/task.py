@@ -17,6 +17,9 @@ from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.errors import ConfigError, GraphCompilationError
 
 Function = Callable[..., Any]
+#: How a function gets to the workers: by its name, whole, or by its name where that leads to it and else whole.
+Ship = Literal["auto", "reference", "value"]
+SHIPS = ("auto", "reference", "value")
 
 #: What each option of a task has to be, where it is given.
 _OPTIONS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
@@ -64,6 +67,7 @@ class TaskWrapper(Task):
         resolve_keyword_args: parameters receive results and channel values of their name.
         inject_llm_client, inject_llm_agent: parameters ``llm_client`` and ``llm_agent`` receive the run's client, or
             the agent of that name.
+        ship: how the function gets to the workers; as the workflow says if None.
     """
 
     def __init__(
@@ -78,9 +82,11 @@ class TaskWrapper(Task):
         options: TaskOptions | None = None,
         bound: Mapping[str, Any] | None = None,
         register_to_context: bool = True,
+        ship: Ship | None = None,
     ) -> None:
         super().__init__(task_id, register_to_context=False)
         self.func = func
+        self.ship = ship
         self.inject_context = inject_context
         self.resolve_keyword_args = resolve_keyword_args
         self.inject_llm_client = inject_llm_client
@@ -124,6 +130,7 @@ class TaskWrapper(Task):
             inject_llm_agent=self.inject_llm_agent,
             options=self.options,
             bound={**self.bound, **bound},
+            ship=self.ship,
         )
 
     def map(
@@ -152,7 +159,7 @@ class TaskWrapper(Task):
     def __graflow_fingerprint__(self) -> object:
         """What the task is, for functions that refer to it: its code, what was bound, and how it is called."""
         injected = (self.inject_context, self.inject_llm_client, self.inject_llm_agent)
-        return (self.func, self.bound, self.options, injected, self.resolve_keyword_args)
+        return (self.func, self.bound, self.options, injected, self.resolve_keyword_args, self.ship)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_copies"}
@@ -185,6 +192,7 @@ def task(
     soft_time_limit: float | None = None,
     on_worker_loss: Literal["retry", "fail"] = "retry",
     max_losses: int | None = None,
+    ship: Ship | None = None,
 ) -> Callable[[Function], TaskWrapper]: ...
 
 
@@ -207,6 +215,7 @@ def task(
     soft_time_limit: float | None = None,
     on_worker_loss: Literal["retry", "fail"] = "retry",
     max_losses: int | None = None,
+    ship: Ship | None = None,
 ) -> TaskWrapper | Callable[[Function], TaskWrapper]:
     """Makes a task of a function: ``@task``, ``@task("id")`` or ``@task(id=..., ...)``.
 
@@ -224,6 +233,8 @@ def task(
         queue, priority, time_limit, soft_time_limit: what they mean in Celery; the limits are seconds.
         on_worker_loss: what to do when the worker dies: ``"retry"`` elsewhere or ``"fail"``.
         max_losses: how many workers the task may lose before it is given up; the setting's value by default.
+        ship: how the function gets to the workers: ``"reference"``, by its name; ``"value"``, whole, with what its
+            module defines; ``"auto"``, by its name where that leads to it, else whole. As the workflow says by default.
 
     Raises:
         ConfigError: an option has a value that it cannot have.
@@ -242,6 +253,8 @@ def task(
         max_losses=max_losses,
     )
     _check_options(options)
+    if ship is not None:
+        check_ship(ship, "@task")
 
     def wrap(func: Function) -> TaskWrapper:
         if not callable(func):
@@ -256,6 +269,7 @@ def task(
             inject_llm_client=inject_llm_client,
             inject_llm_agent=inject_llm_agent,
             options=options,
+            ship=ship,
         )
 
     return wrap(id_or_func) if callable(id_or_func) else wrap
@@ -267,3 +281,9 @@ def _check_options(options: TaskOptions) -> None:
         if value is not None and not fits(value):
             shown = "retry_policy" if name == "retry" else name
             raise ConfigError(f"@task({shown}={value!r}): it has to be {wanted}.")
+
+
+def check_ship(ship: str, where: str) -> None:
+    """Raises ConfigError for a value of ``ship`` that there is none of; ``where`` says whose it is: ``"@task"``."""
+    if ship not in SHIPS:
+        raise ConfigError(f"{where}(ship={ship!r}): it has to be 'auto', 'reference' or 'value'.")

@@ -42,7 +42,7 @@ from graflow_celery.ports import EventRecord, NodeReport
 TELLING = frozenset(
     {
         *("node_lost", "node_returned", "node_retried", "node_failed", "group_failed"),
-        *("carried_out", "run_stalled", "run_waiting", "run_expired", "run_aborted"),
+        *("carried_out", "code_differs", "run_stalled", "run_waiting", "run_expired", "run_aborted"),
         *("run_failed", "run_cancelled", "run_terminated"),
     }
 )

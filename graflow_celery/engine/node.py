@@ -32,6 +32,7 @@ from graflow_celery.errors import (
     AsyncGeneratorError,
     BlobMissingError,
     BlobRejectedError,
+    CodeMismatchError,
     CodeNotFoundError,
     CycleLimitExceededError,
     GraflowWorkflowCanceledError,
@@ -47,13 +48,15 @@ _UNRETRYABLE = (
     SerializationError,
     ParameterError,
     CodeNotFoundError,
+    CodeMismatchError,
+    BlobRejectedError,
     CycleLimitExceededError,
     GraphCompilationError,
     LLMNotRegisteredError,
     AsyncGeneratorError,
     TaskCancelledError,
 )
-_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError, BlobRejectedError)
+_NODE_ERRORS = (*_UNRETRYABLE[:-3], BlobMissingError)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -153,7 +156,7 @@ class _AttemptRun:
         self.host = host
         self.began = host.clock()
         self.place = Place.of(attempt.plan, attempt.node)
-        self.retries = 0
+        self.retries: int | None = None
 
     def steps(self) -> Steps:
         attempt = self.attempt
@@ -224,7 +227,12 @@ class _AttemptRun:
         attempt = self.attempt
         reason = f"{type(error).__name__}: {error}"
         retryable = not isinstance(error, _UNRETRYABLE)
-        event = NodeFailed(attempt.node, attempt.number, reason, retryable, self.retries, self.host.random())
+        if retryable and self.retries is None:  # its code could not be loaded: only the store knows how often by now
+            begun = self.engine.store.begin(attempt, self.place.scopes, ())
+            if begun is None:
+                return STALE
+            self.retries = begun.leave.retries
+        event = NodeFailed(attempt.node, attempt.number, reason, retryable, self.retries or 0, self.host.random())
         return self.deliver(event, self.outcome(error=error))
 
     def deliver(self, event: Event, outcome: Outcome) -> Applied:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from graflow_celery.codec.callables import decode_callable
@@ -18,6 +18,9 @@ from graflow_celery.engine.llm import Factory, Kind, LLMRegistry
 from graflow_celery.engine.node import NodeCode
 from graflow_celery.errors import BlobMissingError
 
+#: ``differs(blob, task_id, name)``
+Differs = Callable[[str, str, str], None]
+
 
 class StoredCode:
     """Loads what blobs hold.
@@ -25,18 +28,21 @@ class StoredCode:
     Args:
         fetch: brings a blob by its name: ``fetch(name, what)``.
         where: how errors name this process: ``"worker w1:17"``.
+        differs: told of an imported function with other code than where it was sent: the blob that refers to it, the
+            task and the function's name. Without it nothing is compared.
     """
 
-    def __init__(self, fetch: Fetch, codec: ValueCodec, where: str) -> None:
+    def __init__(self, fetch: Fetch, codec: ValueCodec, where: str, differs: Differs | None = None) -> None:
         self._fetch = fetch
         self._codec = codec
         self._where = where
+        self._differs = differs
 
     def node(self, reference: CodeReference, node: str) -> NodeCode:
         """The function and bound values of a node.
 
         Raises:
-            CodeNotFoundError: a module cannot be imported here.
+            CodeNotFoundError: a module cannot be imported here. CodeMismatchError: ``differs`` raises it.
             BlobMissingError, BlobRejectedError: what holds it is not there, or fails a check.
         """
         func = self._callable(reference.function, f"function of task '{node}'", node)
@@ -68,7 +74,13 @@ class StoredCode:
 
     def _callable(self, key: str, what: str, task_id: str) -> Callable[..., Any]:
         data = bytes(self._fetch(key, what).payload)
-        return decode_callable(data, task_id=task_id, where=self._where, allow_pickle=self._codec.allows_pickle)
+        return decode_callable(
+            data,
+            task_id=task_id,
+            where=self._where,
+            allow_pickle=self._codec.allows_pickle,
+            on_difference=None if self._differs is None else partial(self._differs, key, task_id),
+        )
 
     def _bound(self, node: str, name: str, kind: str, value: Any) -> Any:
         if kind == "json":

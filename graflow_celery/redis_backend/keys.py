@@ -18,7 +18,7 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:channel             | hash   | key -> value, or "~" deadline in ms "|" value: see lua/live.lua           |
 | P:{run}:channel:lock:KEY    | string | a lock's lease, renewed while it is held: the holder's token              |
 | P:{run}:channel:free:KEY    | list   | a lock's lease: has an element when it was freed, for who waits           |
-| P:{run}:end                 | stream | the run's last event alone, for those who wait for nothing else           |
+| P:{run}:end                 | stream | its last event, and what is told to all who wait for nothing but that     |
 | P:blob:DIGEST               | string | run_ttl and up to ten minutes, renewed whenever a submit or a result      |
 |                             |        | refers to it, unless that was seen less than those minutes ago             |
 | P:{run}:checkpoints         | list   | paths of the run's checkpoints, the oldest first                          |

@@ -371,6 +371,14 @@ class RedisRunStore:
             self._keys.run(run.id).events, {"event": event, **fields}, maxlen=100_000, approximate=True, nomkstream=True
         )
 
+    def announce(self, run: RunRef, event: str, /, **fields: str) -> None:
+        """Does what :meth:`note` does, and tells those who only wait for the run's end."""
+        self.note(run, event, **fields)
+        keys = self._keys.run(run.id)
+        if self._client.exists(keys.meta):
+            self._client.xadd(keys.end, {"event": event, **fields})
+            self._client.expire(keys.end, self._lifetimes.run_ttl)
+
     def unsent(self, run: RunRef, within: float) -> list[Command]:
         """The commands of a run that are due in ``within`` seconds. They stay in the outbox."""
         seconds, micros = self._client.time()

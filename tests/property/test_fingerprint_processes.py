@@ -20,6 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import graflow_celery.codec.fingerprint as fingerprint_module
+from tests.unit.codec.fingerprint_pairs import DIFFERENT, SAME
 
 _PROGRAMS = 400
 _DRIVER = """
@@ -30,6 +31,26 @@ for file, source in json.load(sys.stdin):
     space = {"__name__": "__main__"}
     exec(compile(source, file, "exec", dont_inherit=True), space)
     out.append(fingerprint(space["target"]))
+json.dump(out, sys.stdout)
+"""
+#: The same for modules that are imported from a directory: as they travel by name, and whole.
+_IMPORTING = """
+import importlib, json, pathlib, sys
+from graflow_celery.codec.callables import fingerprint_callable
+from graflow_celery.codec.fingerprint import fingerprint
+from graflow_celery.codec.location import sent_by_value
+home = pathlib.Path(sys.argv[1])
+sys.path.insert(0, str(home))
+sys.dont_write_bytecode = True
+out = []
+for number, (_, source) in enumerate(json.load(sys.stdin)):
+    name = f"imported_{number}"
+    (home / f"{name}.py").write_text(source)
+    importlib.invalidate_caches()
+    target = importlib.import_module(name).target
+    with sent_by_value([name]):
+        whole = fingerprint(target)
+    out.append((fingerprint_callable(target, what="target") if callable(target) else "", whole))
 json.dump(out, sys.stdout)
 """
 
@@ -101,6 +122,25 @@ class Program:
     other: str
 
 
+#: Pairs that differ in the code of what is called, and not only in what it refers to.
+OWN_CODE = {
+    *("operator", "constant", "name of a global", "attribute", "name of a parameter", "kind of a parameter", "default"),
+    *("positional only", "keyword default", "exception handler", "generator", "coroutine", "nested function"),
+    *(
+        "comprehension",
+        "free variable",
+        "kind of a method",
+        "property",
+        "argument of a partial",
+        "function of a partial",
+    ),
+    *("object of a bound method", "code of a bound method", "state of a callable", "code of a callable"),
+    *("what a decorator wraps", "what a decorator does", "cached function", "size of a cache", "code of a lambda"),
+    *("a method, taken from its class", "a class method", "a partial of a partial", "argument of a decorator"),
+    *("what a class that decorates holds", "one of two decorators", "body of a context manager", "match statement"),
+    *("what a decorator without wraps decorates", "free variable two functions in", "default of a nested function"),
+}
+
 #: {0} and {1}: values of which the order may change. {2} and {3}: the same within a function's code, where it
 #: may not.
 _SHAPES = [
@@ -162,8 +202,14 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 def fingerprints(programs: Sequence[tuple[str, str]], hash_seed: int) -> list[str]:
+    found: list[str] = told([_DRIVER], programs, hash_seed)
+    return found
+
+
+def told(driver: list[str], programs: Sequence[tuple[str, str]], hash_seed: int) -> Any:
+    """What a driver says of the programs in a fresh process."""
     done = subprocess.run(
-        [sys.executable, "-c", _DRIVER],
+        [sys.executable, "-c", *driver],
         input=json.dumps(programs),
         capture_output=True,
         text=True,
@@ -176,8 +222,7 @@ def fingerprints(programs: Sequence[tuple[str, str]], hash_seed: int) -> list[st
         },
     )
     assert done.returncode == 0, done.stderr
-    found: list[str] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("seeds", [(1, 2), (3, 99_999)], ids=str)
@@ -206,3 +251,34 @@ def test_every_shape_in_many_processes() -> None:
     for number, (_, source) in enumerate(written):
         assert len({run[number] for run in found}) == 1, source
     assert len(set(found[0])) == len(_SHAPES)
+
+
+def test_pairs_in_two_processes() -> None:
+    """What is alike is so, and what is not is not, when each of the two is written in another process."""
+    pairs = [*SAME.values(), *DIFFERENT.values()]
+    first = fingerprints([("/home/one/program.py", one) for one, _ in pairs], 1)
+    again = fingerprints([("/srv/other/program.py", one) for one, _ in pairs], 2)
+    second = fingerprints([("/srv/other/program.py", other) for _, other in pairs], 2)
+    assert first == again
+    names = [*SAME, *DIFFERENT]
+    alike = {name for name, one, other in zip(names, first, second, strict=True) if one == other}
+    assert alike == set(SAME)
+
+
+def test_modules_in_two_processes(tmp_path: Path) -> None:
+    """The programs as modules, imported from two places: by name they are the same in both; whole they are as told."""
+    pairs = [*SAME.values(), *DIFFERENT.values()]
+
+    def imported(which: int, seed: int, place: str) -> list[list[str]]:
+        home = tmp_path / f"{place} {which}"
+        home.mkdir()
+        found: list[list[str]] = told([_IMPORTING, str(home)], [("", pair[which]) for pair in pairs], seed)
+        return found
+
+    first, again, second = imported(0, 1, "one"), imported(0, 2, "other"), imported(1, 2, "other")
+    assert first == again
+    names = [*SAME, *DIFFERENT]
+    alike = {name for name, one, other in zip(names, first, second, strict=True) if one[1] == other[1]}
+    assert alike == set(SAME)
+    by_name = {name for name, one, other in zip(names, first, second, strict=True) if one[0] == other[0] and one[0]}
+    assert not by_name & OWN_CODE, "its own code counts by name too"

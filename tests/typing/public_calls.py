@@ -45,7 +45,7 @@ def named_by_position(plain: int) -> int:
     return plain
 
 
-@task(id="optioned", queue="slow", max_retries=2, soft_time_limit=10.0, on_worker_loss="fail")
+@task(id="optioned", queue="slow", max_retries=2, soft_time_limit=10.0, on_worker_loss="fail", ship="reference")
 def optioned(plain: int, factor: int = 2) -> int:
     return plain * factor
 

@@ -40,6 +40,7 @@ SAMPLES: list[GraflowError] = [
     errors.LLMNotRegisteredError("agent", "writer", ("reader",)),
     errors.SerializationError("result of task 'clean'", "text"),
     errors.CodeNotFoundError("clean", "text"),
+    errors.CodeMismatchError("clean", "text"),
     errors.CycleLimitExceededError("clean", 10, 10),
     errors.RetryLimitExceededError("clean", 3, 2, "ValueError: no"),
     errors.FeedbackTimeoutError("clean", "r-1", 5.0),

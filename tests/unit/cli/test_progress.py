@@ -120,6 +120,14 @@ def test_missing_workers_are_told_until_something_happens() -> None:
     assert not story.model.missing_queues
 
 
+def test_a_worker_with_other_code_changes_no_state() -> None:
+    story = Story(plan_of())
+    story("node_started", "first", attempt=1)
+    story("code_differs", "first", worker="w1", reason="'m.f' has other code on w1")
+    assert story.model.differing == "'m.f' has other code on w1"
+    assert story.model.nodes["first"].state == "running"
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -230,6 +238,8 @@ def test_a_log_tells_the_steps() -> None:
         {"event": "node_queued", "node": "first", "attempt": 1, "at": 50.0},
         {"event": "workers_missing", "queues": ["celery"], "at": 53.0},
         {"event": "node_started", "node": "first", "attempt": 1, "worker": "w1", "at": 55.0},
+        {"event": "code_differs", "node": "first", "worker": "w1", "reason": "'m.f' has other code on w1", "at": 55.1},
+        {"event": "code_differs", "node": "first", "worker": "w1", "reason": "'m.f' has other code on w1", "at": 55.2},
         {"event": "node_retried", "node": "first", "attempt": 1, "worker": "w1", "reason": "E: x", "at": 55.5},
         {"event": "node_failed", "node": "first", "attempt": 2, "worker": "w1", "reason": "E: y", "at": 56.0},
         {"event": "run_failed", "reason": "'first' failed: E: y", "at": 56.0},
@@ -239,6 +249,7 @@ def test_a_log_tells_the_steps() -> None:
         "    0.0 s  census  run 1  5 tasks",
         "    3.0 s  waiting: no live worker consumes 'celery'. Start one: graflow-celery worker -Q celery",
         "    5.0 s  first started on w1",
+        "    5.1 s  'm.f' has other code on w1",
         "    5.5 s  first is tried again: E: x",
         "    6.0 s  first failed on w1: E: y",
     ]

@@ -54,6 +54,28 @@ SAME = {
         "ROW = [1]\nK = [ROW, ROW]\ndef target(): return K",
         "K = [[1], [1]]\ndef target(): return K",
     ),
+    "closures over sets and dicts in another order": (
+        "def make(k):\n    def f(): return k\n    return f\ntarget = make({'a': {'x', 'y', 'z'}, 'b': 1})",
+        "def make(k):\n    def f(): return k\n    return f\ntarget = make({'b': 1, 'a': {'z', 'y', 'x'}})",
+    ),
+    "order of keyword defaults": (
+        "def target(*, a=1, b=2): return a, b\ntarget.__kwdefaults__ = {'a': 1, 'b': 2}",
+        "def target(*, a=1, b=2): return a, b\ntarget.__kwdefaults__ = {'b': 2, 'a': 1}",
+    ),
+    "lines of decorated functions": (
+        (
+            "import functools\ndef deco(f):\n    @functools.wraps(f)\n    def w(): return f()\n    return w\n"
+            "@deco\ndef target(): return 1"
+        ),
+        (
+            "import functools\n# what wraps\ndef deco(f):\n\n    @functools.wraps(f)\n    def w():\n        return f()"
+            "\n    return w\n\n\n@deco\n# what is wrapped\ndef target():\n    return 1"
+        ),
+    ),
+    "state of an object with a set": (
+        "class C:\n    def __init__(self, a): self.a = a\n    def __call__(self): pass\ntarget = C({'x', 'y', 'z'})",
+        "class C:\n    def __init__(self, a): self.a = a\n    def __call__(self): pass\ntarget = C({'z', 'y', 'x'})",
+    ),
     "lambdas on other lines": ("target = lambda x: x + 1", "\n\ntarget = (\n    lambda x: x + 1)"),
 }
 
@@ -247,4 +269,86 @@ DIFFERENT = {
     "a dict and its items": ("target = {'a': 1}", "target = [('a', 1)]"),
     "text and bytes": ("target = 'a'", "target = b'a'"),
     "long texts": ("target = 'a' * 99", "target = 'a' * 100"),
+    "code of a lambda": ("target = lambda x: x + 1", "target = lambda x: x + 2"),
+    "default of a lambda": ("target = lambda x=1: x", "target = lambda x=2: x"),
+    "a method, taken from its class": (
+        "class A:\n    def f(self): return 1\ntarget = A.f",
+        "class A:\n    def f(self): return 2\ntarget = A.f",
+    ),
+    "a class method": (
+        "class A:\n    @classmethod\n    def f(cls): return 1\ntarget = A.f",
+        "class A:\n    @classmethod\n    def f(cls): return 2\ntarget = A.f",
+    ),
+    "what super() leads to": (
+        "class A:\n    def f(self): return 1\nclass B(A):\n    def f(self): return super().f()\ntarget = B().f",
+        "class A:\n    def f(self): return 2\nclass B(A):\n    def f(self): return super().f()\ntarget = B().f",
+    ),
+    "a partial of a partial": (
+        "from functools import partial\ndef f(*a): return a\ntarget = partial(partial(f, 1), 2)",
+        "from functools import partial\ndef f(*a): return a\ntarget = partial(partial(f, 2), 1)",
+    ),
+    "a partial method": (
+        (
+            "import functools\nclass A:\n    def f(self, n): return n\n    g = functools.partialmethod(f, 1)\n"
+            "def target(): return A().g()"
+        ),
+        (
+            "import functools\nclass A:\n    def f(self, n): return n\n    g = functools.partialmethod(f, 2)\n"
+            "def target(): return A().g()"
+        ),
+    ),
+    "what a decorator without wraps decorates": (
+        "def deco(f):\n    def w(): return f()\n    return w\n@deco\ndef target(): return 1",
+        "def deco(f):\n    def w(): return f()\n    return w\n@deco\ndef target(): return 2",
+    ),
+    "what a class that decorates holds": (
+        "class D:\n    def __init__(s, f): s.f = f\n    def __call__(s): return s.f()\n@D\ndef target(): return 1",
+        "class D:\n    def __init__(s, f): s.f = f\n    def __call__(s): return s.f()\n@D\ndef target(): return 2",
+    ),
+    "argument of a decorator": (
+        (
+            "import functools\ndef deco(n):\n    def d(f):\n        @functools.wraps(f)\n        def w(): return f() +"
+            " n\n        return w\n    return d\n@deco(1)\ndef target(): return 1"
+        ),
+        (
+            "import functools\ndef deco(n):\n    def d(f):\n        @functools.wraps(f)\n        def w(): return f() +"
+            " n\n        return w\n    return d\n@deco(2)\ndef target(): return 1"
+        ),
+    ),
+    "one of two decorators": (
+        (
+            "import functools\ndef deco(f):\n    @functools.wraps(f)\n    def w(): return f()\n    return w\n"
+            "@deco\n@deco\ndef target(): return 1"
+        ),
+        (
+            "import functools\ndef deco(f):\n    @functools.wraps(f)\n    def w(): return f()\n    return w\n"
+            "@deco\ndef target(): return 1"
+        ),
+    ),
+    "body of a context manager": (
+        "import contextlib\n@contextlib.contextmanager\ndef target(): yield 1",
+        "import contextlib\n@contextlib.contextmanager\ndef target(): yield 2",
+    ),
+    "free variable two functions in": (
+        "def make(n):\n    def f():\n        def g(): return n\n        return g()\n    return f\ntarget = make(1)",
+        "def make(n):\n    def f():\n        def g(): return n\n        return g()\n    return f\ntarget = make(2)",
+    ),
+    "free variable that is rebound": (
+        "def make():\n    n = 10\n    def f(): return n\n    n += 1\n    return f\ntarget = make()",
+        "def make():\n    n = 10\n    def f(): return n\n    n += 2\n    return f\ntarget = make()",
+    ),
+    "default of a nested function": (
+        "def target():\n    def f(x=1): return x\n    return f()",
+        "def target():\n    def f(x=2): return x\n    return f()",
+    ),
+    "default that is a function": ("def target(f=lambda: 1): return f()", "def target(f=lambda: 2): return f()"),
+    "meta class": (
+        "class M(type):\n    def f(cls): return 1\nclass target(metaclass=M): pass",
+        "class M(type):\n    def f(cls): return 2\nclass target(metaclass=M): pass",
+    ),
+    "match statement": (
+        "def target(x):\n    match x:\n        case {'a': 1}: return 1",
+        "def target(x):\n    match x:\n        case {'a': 2}: return 1",
+    ),
+    "format of a text": ("def target(x): return f'{x:>3}'", "def target(x): return f'{x:>4}'"),
 }

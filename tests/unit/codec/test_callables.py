@@ -196,6 +196,12 @@ def test_what_cannot_be_pickled_is_named(source: str, named: str) -> None:
 # --- what cloudpickle alone gets wrong ----------------------------------------------------------------------
 
 
+def test_a_function_keeps_the_name_of_its_file() -> None:
+    """Tracebacks show it, and the line from it."""
+    func = main_program("def target():\n    def inner(): return 1\n    return inner", "/home/me/program.py")["target"]
+    assert (there := round_trip(func)).__code__.co_filename == there().__code__.co_filename == "/home/me/program.py"
+
+
 def test_a_cached_function_of_main_travels() -> None:
     program = main_program(
         "import functools\n@functools.lru_cache(maxsize=7)\ndef fib(n): return n if n < 2 else fib(n - 1) "

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from graflow_celery import Run
 from tests.bench.content import flows
@@ -31,7 +32,10 @@ class Round:
 
 
 def of_values(sides: Sides, rounds: int, say: Callable[[str], None]) -> list[Row]:
-    return [_of_kind(sides, kind, rounds, say) for kind in flows.KINDS]
+    kinds = [kind for kind in flows.KINDS if kind != "array" or find_spec("numpy")]
+    if "array" not in kinds:
+        say("values: no array, as numpy is not installed here")
+    return [_of_kind(sides, kind, rounds, say) for kind in kinds]
 
 
 def _of_kind(sides: Sides, kind: str, rounds: int, say: Callable[[str], None]) -> Row:

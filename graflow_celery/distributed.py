@@ -430,7 +430,7 @@ def submit(
         run.uploaded_blobs, run.uploaded_bytes = upload(replies)
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error
-    details = {"max_steps": max_steps, **_wish(checkpoint_every, checkpoint_to)}
+    details = {"max_steps": max_steps, **runtime.wished(reference, checkpoint_every, _path(checkpoint_to))}
     run._run = start(runtime, reference, plan, packed, timeout, initial_channel or {}, details)
     return run
 
@@ -454,7 +454,7 @@ def resume(
     snapshot, emissions = continued(checkpoint, run.id, lambda graph: runtime.plan_for(reference, graph))
     details = {
         **_described(plan),
-        **_wish(checkpoint_every, checkpoint_to),
+        **runtime.wished(reference, checkpoint_every, _path(checkpoint_to)),
         "resumed_from": checkpoint.metadata.session_id,
     }
     runtime.snapshots.restore(reference, snapshot, details)
@@ -549,10 +549,8 @@ def _described(plan: Plan) -> dict[str, str | int]:
     return {"workflow": plan.name, "tasks": len(plan.task_ids)}
 
 
-def _wish(every: int, to: str | os.PathLike[str] | None) -> dict[str, str | int]:
-    """What workers need to know of a run's checkpoints."""
-    wish: dict[str, str | int] = {"checkpoint_every": every} if every else {}
-    return wish if to is None else {**wish, "checkpoint_to": os.fspath(to)}
+def _path(to: str | os.PathLike[str] | None) -> str | None:
+    return None if to is None else os.fspath(to)
 
 
 def _check_workers(unserved: Sequence[str], required: bool) -> None:

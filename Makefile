@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-faults chaos env clean
+.PHONY: help demo test check format bench bench-content bench-faults chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
@@ -19,6 +19,7 @@ help:
 	@echo 'make check   format, lint, types and the import contract'
 	@echo 'make format  format the code and mend what the linter can mend'
 	@echo 'make bench   throughput, against the same in raw Celery'
+	@echo 'make bench-content  what of graphs and values goes over the wire, against raw Celery (ARGS=...)'
 	@echo 'make chaos   500 workflows while workers, monitors, clients and the server are killed; CHAOS=... options'
 	@echo 'make bench-faults  how fast what dead and hung workers held runs elsewhere (an hour; ARGS=--quick: less)'
 	@echo 'make env     the environment for development, in $(VENV)'
@@ -46,6 +47,9 @@ bench: env
 
 chaos: env
 	@exec $(BIN)/python -m tests.fault.chaos --runs 500 $(CHAOS)
+
+bench-content: env
+	@exec $(BIN)/python -m tests.bench.content $(ARGS)
 
 bench-faults: env
 	@exec $(BIN)/python -m tests.bench.faults $(ARGS)

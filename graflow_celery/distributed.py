@@ -21,7 +21,7 @@ from graflow_celery.celery_backend.source import Source
 from graflow_celery.celery_backend.submitting import check_run_id, found, start
 from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, check_there, in_words
 from graflow_celery.celery_backend.watching import standby_of
-from graflow_celery.codec.manifest import pack_graph
+from graflow_celery.codec.manifest import PackedGraph, pack_graph
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.events import CancelRequested
@@ -444,6 +444,7 @@ def submit(
                 run = Run(runtime, there)
                 run._source = Source.of_graph(runtime, packed, initial_channel or {})
                 return run
+        _check_content(runtime, packed, initial_channel or {})
         run = Run(runtime, reference)
         run._source = Source.of_graph(runtime, packed, initial_channel or {})
         with patience(SUBMIT_PATIENCE), runtime.client.pipeline(transaction=False) as pipe:
@@ -454,7 +455,7 @@ def submit(
         run.uploaded_blobs, run.uploaded_bytes = upload(replies)
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error
-    details = {"max_steps": max_steps, **_wish(checkpoint_every, checkpoint_to)}
+    details = {"max_steps": max_steps, **runtime.wished(reference, checkpoint_every, _path(checkpoint_to))}
     run._run = start(runtime, reference, plan, packed, timeout, initial_channel or {}, details)
     return run
 
@@ -479,7 +480,7 @@ def resume(
     snapshot, emissions = continued(checkpoint, run.id, lambda graph: runtime.plan_for(reference, graph))
     details = {
         **_described(plan),
-        **_wish(checkpoint_every, checkpoint_to),
+        **runtime.wished(reference, checkpoint_every, _path(checkpoint_to)),
         "resumed_from": checkpoint.metadata.session_id,
     }
     runtime.snapshots.restore(reference, snapshot, details)
@@ -574,10 +575,8 @@ def _described(plan: Plan) -> dict[str, str | int]:
     return {"workflow": plan.name, "tasks": len(plan.task_ids)}
 
 
-def _wish(every: int, to: str | os.PathLike[str] | None) -> dict[str, str | int]:
-    """What workers need to know of a run's checkpoints."""
-    wish: dict[str, str | int] = {"checkpoint_every": every} if every else {}
-    return wish if to is None else {**wish, "checkpoint_to": os.fspath(to)}
+def _path(to: str | os.PathLike[str] | None) -> str | None:
+    return None if to is None else os.fspath(to)
 
 
 def _check_workers(unserved: Sequence[str], required: bool) -> None:
@@ -585,6 +584,18 @@ def _check_workers(unserved: Sequence[str], required: bool) -> None:
         raise NoWorkerError(unserved)
     if unserved:
         logger.warning("%s The run is kept until one does.", NoWorkerError(unserved))
+
+
+def _check_content(runtime: Runtime, packed: PackedGraph, channel: Mapping[str, Any]) -> None:
+    """Raises SerializationError for what workers here may not read, before anything is stored.
+
+    Where pickle is off that goes for content, too, that another client has stored, which allows it.
+    """
+    for key, value in channel.items():
+        runtime.values.check_entry(value, f"channel key '{key}'")
+    if not runtime.codec.allows_pickle:
+        for made in packed.parts.values():
+            made()
 
 
 def _is_end(record: EventRecord | None) -> bool:

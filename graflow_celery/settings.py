@@ -7,16 +7,18 @@ repository is a commented example).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -78,13 +80,13 @@ class Settings(BaseSettings):
     shared_cache_bytes: int = Field(
         default=268_435_456, ge=0, description="Bytes of large values that the processes of a worker share."
     )
-    serializers: tuple[SerializerName, ...] = Field(
-        default=("json", "pickle"), description="Formats that values may take."
+    serializers: Annotated[tuple[SerializerName, ...], NoDecode] = Field(
+        default=("json", "pickle"), description="Formats that values may take: json, msgpack, pickle."
     )
     secret_key: SecretStr | None = Field(
         default=None, description="Signs content; workers then refuse unsigned content."
     )
-    secret_keys_accepted: tuple[SecretStr, ...] = Field(
+    secret_keys_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="Further secrets whose signatures are accepted: old ones, and the one to come."
     )
     code_mismatch: Literal["warn", "error", "ignore"] = Field(
@@ -104,6 +106,34 @@ class Settings(BaseSettings):
         if value.startswith("sentinel://"):
             sentinel_of(value)
         return value.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+
+    @field_validator("serializers", "secret_keys_accepted", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """A list in the environment: JSON, or names with commas between them."""
+        if not isinstance(value, str):
+            return value
+        if not value.lstrip().startswith("["):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        try:
+            return tuple(json.loads(value))
+        except (ValueError, TypeError):
+            raise ValueError('it is no JSON list. Write ["a", "b"], or a,b') from None
+
+    @field_validator("serializers")
+    @classmethod
+    def _at_least_one(cls, value: tuple[SerializerName, ...]) -> tuple[SerializerName, ...]:
+        if not value:
+            raise ValueError("at least one is needed. Name some of json, msgpack, pickle")
+        return value
+
+    @field_validator("secret_key", "secret_keys_accepted")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | tuple[SecretStr, ...] | None) -> SecretStr | tuple[SecretStr, ...] | None:
+        given = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(secret.get_secret_value() for secret in given):
+            raise ValueError("a secret is empty. Give it some characters, or leave it out")
+        return value
 
     @field_validator("secret_keys_accepted")
     @classmethod
@@ -258,6 +288,12 @@ def celery_url(url: str) -> str:
     return url
 
 
+def socket_of(url: str) -> str | None:
+    """The path of the socket that a ``unix://`` URL names; None for any other URL."""
+    parts = urlsplit(url)
+    return unquote(parts.path) if parts.scheme == "unix" else None
+
+
 def _query(options: Mapping[str, str]) -> str:
     return f"?{urlencode(options, safe='/')}" if options else ""
 
@@ -290,4 +326,5 @@ def _masked(parts: SplitResult) -> str:
 
 def _problem(location: tuple[int | str, ...], text: str) -> str:
     name = ".".join(str(part) for part in location)
-    return f"Setting {name} ({ENV_PREFIX}{name.upper()}): {text.removeprefix('Value error, ')}"
+    variable = str(location[0]) if location else ""
+    return f"Setting {name} ({ENV_PREFIX}{variable.upper()}): {text.removeprefix('Value error, ')}"

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 
 import pytest
 
-from graflow_celery.testing import wait_until
+from graflow_celery.embedded import EmbeddedCluster
+from graflow_celery.testing import embedded_cluster, wait_until
+from tests import large_messages
 from tests.processes import marked_processes
 
 pytest_plugins = ["graflow_celery.testing.fixtures", "graflow_celery.testing.nodes"]
 
 MARK = "GRAFLOW_TEST_SESSION"
+TIMETABLE = large_messages.Timetable()
+
+
+@pytest.fixture(scope="session")
+def graflow_cluster() -> Iterator[EmbeddedCluster]:
+    """As that of `graflow_celery.testing.fixtures`; and no test on it sends a Celery message of over a kilobyte."""
+    with embedded_cluster() as cluster, large_messages.watched(cluster.settings.redis_url, TIMETABLE):
+        yield cluster
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    TIMETABLE.begin(nodeid)
 
 
 def pytest_configure(config: pytest.Config) -> None:

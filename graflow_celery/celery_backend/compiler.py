@@ -2,6 +2,9 @@
 
 It sends nothing. A message carries references alone: run, graph hash, node, attempt. Ids are made from them, so that
 sending a command twice makes the same messages, and a replaced attempt takes the same place in the same chord.
+
+A chord's body is in no message: it would be in each member's, with the bodies of all groups around it. Who ends a
+member makes it again, for Celery to count the member.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from graflow_celery.ports import RunRef
 NODE_TASK = "graflow.node"
 BARRIER_TASK = "graflow.barrier"
 LONGEST_REPR = 64
+#: Stands where Celery would name the sender's own reply queue: nobody is replied to.
+NO_REPLY = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +45,21 @@ class Chord:
     size: int
 
 
-Bodies = dict[str, dict[str, Any]]
-
-
 def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tuple[list[Chord], list[Message]]:
     """The chords to announce and the messages to send for some commands, in their order."""
     chords: list[Chord] = []
     messages: list[Message] = []
-    bodies: Bodies = {}
     for command in commands:
         match command:
             case DispatchNode(node, attempt):
-                messages.append(node_message(run, plan, node, attempt, bodies))
+                messages.append(node_message(run, plan, node, attempt))
             case CloseBarrier(group):
                 messages.append(barrier_message(run, plan, group))
             case OpenGroup(group):
                 place = Place.of(plan, group)
                 chords.append(Chord(chord_id(run, plan, group), len(place.spec.exits)))
                 messages += [
-                    node_message(run, plan, place.inside(entry).key, plan.first, bodies)
+                    node_message(run, plan, place.inside(entry).key, plan.first)
                     for entry in place.spec.entries
                     if not plan[entry].is_group
                 ]
@@ -67,7 +68,7 @@ def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tu
                     chords.append(Chord(chord_id(run, plan, group), total))
                 prefix, suffix = Place.of(plan, group).members
                 messages += [
-                    node_message(run, plan, f"{prefix}{index}{suffix}", plan.first, bodies)
+                    node_message(run, plan, f"{prefix}{index}{suffix}", plan.first)
                     for index in range(first, first + count)
                 ]
             case _:
@@ -75,11 +76,8 @@ def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tu
     return chords, messages
 
 
-def node_message(run: RunRef, plan: Plan, node: str, attempt: int, bodies: Bodies | None = None) -> Message:
-    """The message for one attempt of a task; with its place in the chord if its end completes a group's member.
-
-    ``bodies`` keeps the chord bodies made so far, which all members of a group share.
-    """
+def node_message(run: RunRef, plan: Plan, node: str, attempt: int) -> Message:
+    """The message for one attempt of a task; with its place in the chord if its end completes a group's member."""
     options = plan[node].options
     given = {
         "task_id": f"{run.id}.{attempt}.{_short(node)}",
@@ -89,7 +87,7 @@ def node_message(run: RunRef, plan: Plan, node: str, attempt: int, bodies: Bodie
         "time_limit": options.time_limit,
         "soft_time_limit": options.soft_time_limit,
         "argsrepr": f"{plan.name} {node} #{attempt}"[:LONGEST_REPR],
-        **_place_in_chord(run, plan, node, {} if bodies is None else bodies),
+        **_place_in_chord(run, plan, node),
     }
     return Message(NODE_TASK, (run.id, run.graph, node, attempt, *_added(plan, node)), _present(given))
 
@@ -100,7 +98,7 @@ def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
         "task_id": barrier_id(run, plan, group),
         "root_id": run.id,
         "argsrepr": f"{plan.name} {group} barrier"[:LONGEST_REPR],
-        **_place_in_chord(run, plan, group, {}),
+        **_place_in_chord(run, plan, group),
     }
     return Message(BARRIER_TASK, (run.id, run.graph, group, *_added(plan, group)), _present(given))
 
@@ -114,24 +112,23 @@ def barrier_id(run: RunRef, plan: Plan, group: str) -> str:
     return f"{run.id}.b{_since(plan)}.{_short(group)}"
 
 
-def chord_body(run: RunRef, plan: Plan, group: str) -> dict[str, Any]:
-    """The chord's body as a signature: what Celery sends when every part has been counted.
-
-    Every member's message carries it, so it holds the least that will do.
+def chord_body(run: RunRef, plan: Plan, node: str) -> dict[str, Any] | None:
+    """The body of the chord of which a node's end is a part, as a signature: what Celery sends when every part has been
+    counted. None for a node whose end is a part of no chord.
     """
-    message = barrier_message(run, plan, group)
-    kept = {name: value for name, value in message.options.items() if name not in ("argsrepr", "root_id")}
-    return {"task": message.task, "args": list(message.args), "kwargs": {}, "options": kept, "immutable": True}
+    place = Place.of(plan, node)
+    if place.spec.group is None or not place.spec.is_exit:
+        return None
+    message = barrier_message(run, plan, place.around.key)
+    options = {**message.options, "kwargsrepr": "", "reply_to": NO_REPLY}
+    return {"task": message.task, "args": list(message.args), "kwargs": {}, "options": options, "immutable": True}
 
 
-def _place_in_chord(run: RunRef, plan: Plan, node: str, bodies: Bodies) -> dict[str, Any]:
+def _place_in_chord(run: RunRef, plan: Plan, node: str) -> dict[str, Any]:
     place = Place.of(plan, node)
     if place.spec.group is None or not place.spec.is_exit:
         return {}
-    group = place.around.key
-    if group not in bodies:
-        bodies[group] = chord_body(run, plan, group)
-    return {"group_id": chord_id(run, plan, group), "group_index": place.spec.exit_index, "chord": bodies[group]}
+    return {"group_id": chord_id(run, plan, place.around.key), "group_index": place.spec.exit_index}
 
 
 def _added(plan: Plan, node: str) -> tuple[str, ...]:

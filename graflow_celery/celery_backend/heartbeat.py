@@ -14,6 +14,7 @@ from typing import Any
 import redis
 from celery import Celery, bootsteps, signals
 
+from graflow_celery.celery_backend import trust
 from graflow_celery.celery_backend.deathwatch import DeathWatch
 from graflow_celery.celery_backend.identity import BOOT
 from graflow_celery.celery_backend.pulse import HealthFile
@@ -147,6 +148,7 @@ class _Described:
             version=version("celery"),
             boot=BOOT,
             control=bool(self._consumer.app.conf.worker_enable_remote_control),
+            accepts_pickle=trust.accepts_pickle(self._consumer.app),
         )
 
     def queue_of(self, request: Any) -> str:
@@ -161,6 +163,7 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
 
     def ready(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is app and not hearts:
+            trust.warn(app, runtime().settings)
             described = _Described(sender)
             hearts.append((Heart(runtime(), described.lease), described))
             hearts[0][0].start()

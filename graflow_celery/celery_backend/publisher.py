@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import redis
 from celery import Celery
 from celery.backends.redis import RedisBackend
 from celery.exceptions import ImproperlyConfigured
+from celery.signals import before_task_publish
 from kombu.exceptions import OperationalError
 
-from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
+from graflow_celery.celery_backend.compiler import BARRIER_TASK, NO_REPLY, Chord, Message, compile_commands
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode
 from graflow_celery.core.plan import Plan
 from graflow_celery.errors import ConfigError, StoreUnavailableError
@@ -25,7 +27,6 @@ HEADERS = (
     "root_id",
     "group_id",
     "group_index",
-    "chord",
     "argsrepr",
     "time_limit",
     "soft_time_limit",
@@ -33,8 +34,6 @@ HEADERS = (
 #: Headers of Celery's message protocol that are read without a default; the empty ones among the others are left out.
 #: See https://docs.celeryq.dev/en/stable/internals/protocol.html
 KEPT_HEADERS = frozenset({"lang", "task", "id", "eta", "group", "group_index", "root_id"})
-#: Stands where Celery would name the sender's own reply queue: nobody is replied to.
-NO_REPLY = "-"
 
 #: Seconds for which a worker may hold a message until its time has come.
 LONGEST_COUNTDOWN = 30.0
@@ -103,8 +102,8 @@ class CeleryExecutor:
                     countdown=delay or None,
                     **headers,
                 )
-                slim = {name: value for name, value in made.headers.items() if name in KEPT_HEADERS or _says(value)}
-                amqp.send_task_message(producer, message.task, made._replace(headers=slim), **options)
+                _slim(made.headers)
+                amqp.send_task_message(producer, message.task, made, **options)
 
 
 def check_backend(app: Celery) -> None:
@@ -123,6 +122,20 @@ def check_backend(app: Celery) -> None:
         raise ConfigError(f"Setting result_backend: Celery cannot use {url} ({error}). Use redis://...") from None
     if not isinstance(backend, RedisBackend):
         raise ConfigError(f"Setting result_backend: {url} cannot count chords. Use Redis or Valkey: redis://...")
+
+
+@before_task_publish.connect(sender=BARRIER_TASK)
+def slim_body(headers: dict[str, Any], properties: dict[str, Any], **_: Any) -> None:
+    """What Celery itself sends, the bodies of chords, carries no more than what is sent here."""
+    _slim(headers)
+    for name in ("argsrepr", "kwargsrepr"):  # options of the body that Celery takes for properties of the message too
+        properties.pop(name, None)
+
+
+def _slim(headers: dict[str, Any]) -> None:
+    """Takes away what tells no more than Celery assumes."""
+    for name in [name for name, value in headers.items() if name not in KEPT_HEADERS and not _says(value)]:
+        del headers[name]
 
 
 def _says(header: object) -> bool:

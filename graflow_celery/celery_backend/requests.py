@@ -2,7 +2,7 @@
 
 Celery counts a chord's part for a message that it ends by itself: one that was revoked, ran past its hard time limit,
 or whose process died. Such an end counts here only if the store's fence lets it, and then the barrier is told directly.
-So these paths see no chord.
+So these paths see no chord: there is none in the message.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import redis
 from billiard.exceptions import WorkerLostError as ProcessLostError
 from celery import Task
-from celery.app.task import Context
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -42,12 +40,6 @@ class NodeRequest(Request):
     """See the module. ``task.runtime()`` gives the process's runtime."""
 
     task: NodeTask
-
-    @cached_property
-    def _context(self) -> Context:
-        """What Celery's own paths of the main process see: as usual, without the chord."""
-        _, _, embed = self._payload
-        return Context({**self._request_dict, **(embed or {}), "chord": None})
 
     @property
     def held(self) -> Held:

@@ -24,7 +24,7 @@ from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.celery_backend.sharing import shared_content
 from graflow_celery.checkpointing import STORE, codec_of
 from graflow_celery.codec.manifest import CodeReference, LoadedGraph, PackedGraph, load_graph, pack_graph
-from graflow_celery.codec.references import check, signed
+from graflow_celery.codec.references import check, check_tag, signed, tag_of
 from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import Command
 from graflow_celery.core.extend import Extension
@@ -116,8 +116,18 @@ class Runtime:
             self.store.acknowledge(run, commands)
 
     def _wish(self, run: RunRef) -> Wish:
-        every, to = self.store.wish(run)
+        """Raises BlobRejectedError where a secret is set that did not sign where checkpoints go."""
+        every, to, tag = self.store.wish(run)
+        if to:
+            check_tag(tag, run, "checkpoints", to, self.codec, what=f"where checkpoints of run {run.id} go")
         return Wish(every, to or STORE)
+
+    def wished(self, run: RunRef, every: int, to: str | None) -> dict[str, str | int]:
+        """What a run's own fields say of its checkpoints."""
+        wish: dict[str, str | int] = {"checkpoint_every": every} if every else {}
+        if to is None:
+            return wish
+        return {**wish, "checkpoint_to": to, "checkpoint_tag": tag_of(run, "checkpoints", to, self.codec)}
 
     def lose(self, held: Held, holder: str, cause: str) -> None:
         """Reports that the process of an attempt died, and has the monitor look what else of the run is late."""

@@ -14,7 +14,7 @@ from billiard.common import terminate_handler_fired
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
-from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
+from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK, chord_body
 from graflow_celery.celery_backend.identity import holder_of
 from graflow_celery.celery_backend.requests import NodeRequest
 from graflow_celery.celery_backend.runtime import Runtime
@@ -76,7 +76,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
             )
             applied = run_attempt(here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host)
         reach(Point.NODE_FOLLOWED, node_id)
-        _count_once(applied)
+        _count_once(self, applied, chord_body(run, plan, node_id))
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
     def barrier(self: Any, run_id: str, graph: str, group: str, added: str = "") -> None:
@@ -85,9 +85,10 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         run = RunRef(run_id, graph)
         reach(Point.BARRIER_RECEIVED, group)
         with _given_back(here.settings.reconnect_timeout), asking(run, group):
-            applied = here.engine.close_barrier(run, _plan(here, run, added), group)
+            plan = _plan(here, run, added)
+            applied = here.engine.close_barrier(run, plan, group)
         reach(Point.BARRIER_FOLLOWED, group)
-        _count_once(applied)
+        _count_once(self, applied, chord_body(run, plan, group))
 
 
 @contextmanager
@@ -128,7 +129,10 @@ def _plan(here: Runtime, run: RunRef, added: str) -> Plan:
         raise Ignore from error
 
 
-def _count_once(applied: Applied) -> None:
-    """Keeps Celery's chord from counting an attempt that did not end its node: a stale one, or one to be retried."""
+def _count_once(task: Any, applied: Applied, body: dict[str, Any] | None) -> None:
+    """Has Celery count what ended its node as a part of its chord, if it is a part of one; nothing else: not a stale
+    attempt, nor one to be retried.
+    """
     if not applied.ended_node:
         raise Ignore
+    task.request.chord = body

@@ -157,7 +157,7 @@ def summary(ending: Ending, with_result: bool) -> None:
         run = ending.run
         uploads = f"{counted(run.uploaded_blobs, 'blob')}, {size(run.uploaded_bytes)}"
         facts.append(("uploads", uploads if run.uploaded_blobs else "none: the workers' store has this graph"))
-    slowest = [node for node in model.slowest(SLOWEST) if node.duration >= 0.01]
+    slowest = [node for node in model.slowest(SLOWEST) if node.duration >= 0.1]
     if slowest:
         facts.append(("slowest", ", ".join(f"{node.id} {duration(node.duration)}" for node in slowest)))
     if ending.error is None and with_result and model.status is not RunStatus.WAITING:

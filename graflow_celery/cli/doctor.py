@@ -15,7 +15,7 @@ from rich.text import Text
 from graflow_celery.cli import options, render
 from graflow_celery.cli.findings import TIMEOUT, Finding
 from graflow_celery.cli.outside import broker, redelivery, result_backend, server
-from graflow_celery.cli.wording import duration
+from graflow_celery.cli.wording import counted, duration
 from graflow_celery.cli.workforce import runs, workforce
 from graflow_celery.errors import ConfigError
 from graflow_celery.redis_backend.client import opened
@@ -83,12 +83,14 @@ def _versions() -> Finding:
 
 def _secret(settings: Settings) -> Iterator[Finding]:
     if settings.secret_key is not None:
-        yield Finding("secret_key", "ok", "set: content is signed, and unsigned content is refused")
+        more = len(settings.secret_keys_accepted)
+        accepted = f"; {counted(more, 'further secret')} accepted beside it" if more else ""
+        yield Finding("secret_key", "ok", f"set: content is signed, and unsigned content is refused{accepted}")
     else:
         yield Finding(
             "secret_key",
             "warn",
-            "not set: workers unpickle whatever is in the store",
+            "not set: whoever can write to the store can make workers run code",
             "Set GRAFLOW_CELERY_SECRET_KEY to the same long random text for clients and workers.",
         )
 

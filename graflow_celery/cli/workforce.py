@@ -81,6 +81,10 @@ def _crew(workers: Sequence[WorkerLease], settings: Settings) -> Iterator[Findin
     if deaf:
         text = f"{_names(deaf)}: worker_enable_remote_control is off, so what is not wanted any more runs to its end"
         yield Finding("control", "warn", text, "Leave worker_enable_remote_control on.")
+    open_ones = [worker for worker in workers if worker.accepts_pickle]
+    if open_ones:
+        text = f"{_names(open_ones)}: accept_content has pickle, so whoever can write to the broker can run code there"
+        yield Finding("accept_content", "warn", text, "Leave pickle out if nothing else of the app needs it.")
     unwatched = [worker for worker in workers if not worker.watched]
     if unwatched:
         text = f"off for {_names(unwatched)}: its death is noticed after {settings.heartbeat_timeout:g} s, not at once"

@@ -16,6 +16,8 @@ LEAST = 256
 #: What is kept of the size at most, or it is left alone.
 WORTH = 0.9
 _LEVEL = 3
+#: A frame may ask for 8 MiB of memory beside what it makes; level 3 asks for 2.
+_BOUND: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 _SAMPLE_LEVEL = 1
 _SAMPLED_FROM = 1 << 18
 _SLICES = 4
@@ -48,7 +50,7 @@ def decompressed(frame: bytes | memoryview, length: int) -> bytes:
     Raises:
         BlobRejectedError: it is no frame, or one of another length.
     """
-    reader = zstd.ZstdDecompressor()
+    reader = zstd.ZstdDecompressor(options=_BOUND)
     try:
         data = reader.decompress(frame, max_length=length) if length else b""
         # A frame that ends right there says so only when it is asked for more.

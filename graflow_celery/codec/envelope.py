@@ -6,12 +6,13 @@ Short values stand in a field of a hash, in a short envelope:
 
 Blobs have a name of their own, under which they are stored, and a long one, so that no blob passes for another:
 
-    0..4  as above   4..8  zeros   8..16  length of the payload   16..32  name   32..64  digest of the body
+    0..4  as above   4..8  zeros   8..16  length of the payload   16..32  name   32..64  digest of all but the signature
     64..96  signature, or zeros   then the body: the payload, or a zstd frame of it
 
-The digest is BLAKE2b with 256 bits. The signature is an HMAC-SHA256 (RFC 2104) over everything before it and, in the
-short form, the payload: it covers a blob's body by its digest. Where a secret is set here, it is verified before
-anything else is believed; and a serializer that the settings don't name is refused, whoever signed.
+The digest is BLAKE2b with 256 bits, over what stands before it and the body. The signature is an HMAC-SHA256 (RFC 2104)
+over everything before it and, in the short form, the payload: it covers a blob's body by its digest. Where a secret is
+set here, it is verified before anything else is believed; and a serializer that the settings don't name is refused,
+whoever signed. Short values without a signature have no digest: damage to one may read as another value.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from graflow_celery.codec.compression import compressed, decompressed
@@ -34,9 +35,13 @@ _CODES: dict[str, int] = {"json": 1, "msgpack": 2, "pickle": 3, "raw": 4}
 _NAMES: dict[int, Serializer] = {_CODES[name]: name for name in get_args(Serializer)}
 _NAMED, _ZSTD, _SIGNED = 1, 2, 4
 _SHORT = 4
-_LONG = struct.Struct(">4s4xQ16s32s")
+_BEGIN = struct.Struct(">4s4xQ16s")
+_DIGEST = 32
+_LONG = _BEGIN.size + _DIGEST
 _SIGNATURE = hashlib.sha256().digest_size
-_TAG = 16
+TAG = 16
+#: What of a blob stands before its body.
+BLOB_HEAD = _LONG + _SIGNATURE
 _CONTENT, _REFERENCE = b"graflow content 2\0", b"graflow reference 2\0"
 
 
@@ -54,7 +59,7 @@ class Seal:
     ``limit``: the most bytes that a payload may have.
     """
 
-    keys: Sequence[bytes]
+    keys: Sequence[bytes] = field(repr=False)
     limit: int
 
     def value(self, payload: bytes, serializer: str) -> bytes:
@@ -68,7 +73,8 @@ class Seal:
         flags = _NAMED | (_ZSTD if frame is not None else 0) | (_SIGNED if self.keys else 0)
         first = bytes((_MAGIC, VERSION, _CODES[serializer], flags))
         body = payload if frame is None else frame
-        head = _LONG.pack(first, len(payload), bytes.fromhex(name), _digest(body))
+        begin = _BEGIN.pack(first, len(payload), bytes.fromhex(name))
+        head = begin + _digest(begin, body)
         return b"".join((head, _sign(self.keys[0], head) if self.keys else bytes(_SIGNATURE), body))
 
     def open_value(self, data: bytes | memoryview) -> Content:
@@ -87,25 +93,35 @@ class Seal:
     def open_blob(self, data: bytes, name: str) -> Content:
         """What :meth:`blob` made, if it is the blob called ``name``. Raises as :meth:`open_value`."""
         serializer, flags = self._begin(data)
-        start = _LONG.size + _SIGNATURE
+        start = _LONG + _SIGNATURE
         if not flags & _NAMED or flags & ~(_NAMED | _ZSTD | _SIGNED):
             raise BlobRejectedError("it is not what stands here: a value, or of another form")
         if len(data) < start:
             raise BlobRejectedError("it is cut short")
         view = memoryview(data)
-        _, length, called, digest = _LONG.unpack_from(data)
-        self._verify(view[_LONG.size : start] if flags & _SIGNED else b"", view[: _LONG.size])
+        _, length, called = _BEGIN.unpack_from(data)
+        self._verify(view[_LONG:start] if flags & _SIGNED else b"", view[:_LONG])
         if called.hex() != name:
             raise BlobRejectedError(f"it is the blob {called.hex()}, which was put in its place")
         body = view[start:]
         self._check_size(max(length, len(body)))
-        if not hmac.compare_digest(_digest(body), digest):
+        filled = not flags & _SIGNED and any(view[_LONG:start])
+        if filled or _digest(view[: _BEGIN.size], body) != view[_BEGIN.size : _LONG]:
             raise BlobRejectedError("its digest differs: it was changed, or is cut short")
         if flags & _ZSTD:
             return Content(_known(serializer), decompressed(body, length))
         if len(body) != length:
             raise BlobRejectedError("its length differs from what it says")
         return Content(_known(serializer), body)
+
+    def signs(self, head: bytes, name: str) -> bool:
+        """Whether these first BLOB_HEAD bytes of a blob are of the blob ``name``, signed by the key that signs now."""
+        return (
+            len(head) == BLOB_HEAD
+            and head[16:32].hex() == name
+            and bool(head[3] & _SIGNED)
+            and hmac.compare_digest(_sign(self.keys[0], head[:_LONG]), head[_LONG:])
+        )
 
     def tag(self, text: bytes) -> bytes:
         """What stands behind a reference to a blob: a signature of 16 bytes, or nothing."""
@@ -153,8 +169,10 @@ def _known(serializer: int) -> Serializer:
     return _NAMES[serializer]
 
 
-def _digest(body: bytes | memoryview) -> bytes:
-    return hashlib.blake2b(body, digest_size=32).digest()
+def _digest(begin: bytes | memoryview, body: bytes | memoryview) -> bytes:
+    hashing = hashlib.blake2b(begin, digest_size=_DIGEST)
+    hashing.update(body)
+    return hashing.digest()
 
 
 def _sign(key: bytes, *parts: bytes | memoryview) -> bytes:
@@ -165,4 +183,4 @@ def _sign(key: bytes, *parts: bytes | memoryview) -> bytes:
 
 
 def _tag(key: bytes, text: bytes) -> bytes:
-    return hmac.digest(key, _REFERENCE + text, "sha256")[:_TAG]
+    return hmac.digest(key, _REFERENCE + text, "sha256")[:TAG]

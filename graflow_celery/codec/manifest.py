@@ -110,12 +110,12 @@ class PackedGraph:
         if self.hash in absent:
             inside = with_root(self.pages, absent)
             data = stored(self.root, [self.pages[name] for name in inside])
-            blobs[self.hash] = partial(self.codec.seal, data, "json", self.hash)
+            blobs[self.hash] = partial(self.codec.seal, data, "raw", self.hash)
         elif manifest is not None:
             inside = self._inside(manifest)
         for name, page in self.pages.items():
             if name in absent and name not in inside:
-                blobs[name] = partial(self.codec.seal, page, "json", name)
+                blobs[name] = partial(self.codec.seal, page, "raw", name)
         return blobs
 
     def _inside(self, manifest: bytes) -> Collection[str]:

@@ -23,6 +23,8 @@ _DEEPEST = 100  # msgpack's own bound is 511 for what it unpacks
 _NATIVE = frozenset({type(None), bool, float, str, bytes})
 _TUPLE, _SET, _FROZENSET, _INTEGER, _COMPLEX, _BYTEARRAY, _TEXT, _ARRAY = range(1, 9)
 _COMPLEX_PARTS = struct.Struct(">dd")
+#: Bytes in which the type and 64 dimensions of an array have room.
+_LONGEST_HEAD = 1024
 
 #: Types that their text says whole, and how to read it. The order is part of the format.
 _TEXTS: Mapping[type, Callable[[str], Any]] = {
@@ -109,11 +111,18 @@ def _is_whole(value: Any) -> bool:
 def _array(value: Any) -> Any:
     """A NumPy array of plain numbers, times or texts, as its type, shape and bytes."""
     numpy = sys.modules.get("numpy")
-    if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject or value.dtype.fields is not None:
+    if numpy is None or type(value) is not numpy.ndarray or not _is_plain(numpy, value.dtype):
         raise _NotExact
     order = "C" if value.flags.c_contiguous or not value.flags.f_contiguous else "F"
     head = [value.dtype.str, list(value.shape), order, bool(value.flags.writeable)]
     return msgpack.ExtType(_ARRAY, msgpack.packb(head) + value.tobytes(order))
+
+
+def _is_plain(numpy: Any, dtype: Any) -> bool:
+    """Whether its short text says all of an array's type."""
+    if dtype.hasobject or dtype.fields is not None or dtype.metadata is not None or not dtype.itemsize:
+        return False
+    return bool(numpy.dtype(dtype.str) == dtype)
 
 
 def _unpacked(data: bytes | memoryview) -> Any:
@@ -133,10 +142,12 @@ def _made_text(data: bytes) -> Any:
 
 def _made_array(data: bytes) -> Any:
     numpy = importlib.import_module("numpy")  # only who receives an array needs it
-    reader = msgpack.Unpacker(max_buffer_size=0)
-    reader.feed(data)
+    reader = msgpack.Unpacker()
+    reader.feed(memoryview(data)[:_LONGEST_HEAD])
     dtype, shape, order, writeable = reader.unpack()
-    flat = numpy.frombuffer(data, numpy.dtype(dtype), offset=reader.tell())
+    if type(dtype) is not str:
+        raise ValueError("the type of an array is no text")
+    flat = numpy.frombuffer(data, dtype, offset=reader.tell())
     array = flat.reshape(shape, order=order).copy(order=order)
     array.flags.writeable = writeable
     return array

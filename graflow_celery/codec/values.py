@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from functools import cached_property
 from typing import NoReturn
 
 from graflow_celery.codec.canonical import digest
-from graflow_celery.codec.envelope import Content, Seal
+from graflow_celery.codec.envelope import TAG, Content, Seal
 from graflow_celery.codec.location import type_name
 from graflow_celery.codec.packing import exact_msgpack, from_msgpack
 from graflow_celery.codec.pickling import dump_with_buffers
@@ -97,13 +98,13 @@ class ValueCodec:
             return bytes(payload)
         try:
             if content.serializer == "json":
-                return json.loads(bytes(payload).decode("utf-8", "surrogatepass"))
+                return _from_json(payload)
             if content.serializer == "msgpack":
                 return from_msgpack(payload)
             return _unpickled(payload)
         except BlobRejectedError as error:
             _reject(what, error)
-        except (pickle.UnpicklingError, EOFError, struct.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (pickle.UnpicklingError, EOFError, struct.error, UnicodeDecodeError) as error:
             _reject(what, f"its bytes are damaged ({error})")
         except RecursionError as error:
             _reject(what, f"its bytes are damaged: nested too deep ({error})")
@@ -155,6 +156,10 @@ class ValueCodec:
             _reject(what if name is None else f"blob {name} ({what})", error)
         return content
 
+    def needs_signing(self, head: bytes, name: str) -> bool:
+        """Whether who has only the secret that signs here would refuse a blob, of which this is the head."""
+        return bool(self.keys) and not self._seal.signs(head, name)
+
     def refer(self, name: str) -> bytes:
         """A reference to the blob ``name``, signed where there is a key."""
         text = name.encode()
@@ -164,10 +169,9 @@ class ValueCodec:
         """The name in a reference. Raises BlobRejectedError: it was not made by :meth:`refer` with one of the keys."""
         text, tag = reference[:_NAME], reference[_NAME:]
         self.check_tag(text, tag, what=what)
-        try:
-            return text.decode("ascii")
-        except UnicodeDecodeError:
+        if len(tag) not in (0, TAG) or not _IS_NAME(text):
             _reject(what, "its reference is damaged")
+        return text.decode()
 
     def tag(self, text: bytes) -> bytes:
         """A signature of 16 bytes for what refers to content; nothing, where there is no key."""
@@ -197,6 +201,7 @@ class ValueCodec:
 
 
 _NAME = 32
+_IS_NAME = re.compile(rb"[0-9a-f]{32}").fullmatch
 
 
 def content_name(content: Content) -> str:
@@ -234,6 +239,13 @@ def _exact_json(value: object) -> bytes | None:
     except (ValueError, RecursionError):  # NaN, infinite, an int of thousands of digits
         return None
     return text.encode("utf-8", "surrogatepass")
+
+
+def _from_json(payload: bytes | memoryview) -> object:
+    try:
+        return json.loads(bytes(payload).decode("utf-8", "surrogatepass"))
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are; so is a number of too many digits
+        raise BlobRejectedError(f"its bytes are damaged ({error})") from None
 
 
 def _is_json(value: object, checked: dict[int, bool], depth: int) -> bool:

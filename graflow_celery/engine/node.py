@@ -47,6 +47,7 @@ from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner
 _UNRETRYABLE = (
     BlobMissingError,
     SerializationError,
+    BlobRejectedError,
     ParameterError,
     CodeNotFoundError,
     CodeMismatchError,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from graflow_celery.codec.envelope import Content
+from graflow_celery.codec.envelope import BLOB_HEAD, Content
 from graflow_celery.codec.manifest import PackedGraph, blob_names
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.ports import RunRef
@@ -89,12 +89,12 @@ class ContentStore:
         """
         names = self.seen.unseen(packed.names) if self.seen.unseen([packed.hash]) else []
         for name in names:
-            pipe.expire(self._keys.blob(name), self._ttl)
+            self._look(pipe, name)
         if names and packed.has_pages:
             pipe.get(self._keys.blob(packed.hash))
 
         def upload(replies: Iterator[Any]) -> tuple[int, int]:
-            absent = {name for name in names if not next(replies)}
+            absent = {name for name in names if not self._is_there(name, replies)}
             manifest = next(replies) if names and packed.has_pages else None
             blobs = {name: blob() for name, blob in packed.missing(absent, manifest).items()}
             self._upload(blobs)
@@ -122,8 +122,9 @@ class ContentStore:
         with self._client.pipeline(transaction=False) as pipe:
             if run is not None:
                 queue_hold(pipe, self._keys, run, [name], self._ttl)
-            pipe.expire(self._keys.blob(name), self._ttl)
-            if not pipe.execute()[-1]:
+            before = len(pipe)
+            self._look(pipe, name)
+            if not self._is_there(name, iter(pipe.execute()[before:])):
                 self._upload({name: self._codec.seal(content.payload, content.serializer, name)})
         self._cache.keep(name, content)
         if self._shared is not None:
@@ -133,8 +134,25 @@ class ContentStore:
         """Those of ``names`` that the store lacks; the others are renewed. One round trip."""
         with self._client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.expire(self._keys.blob(name), self._ttl)
-            return [name for name, there in zip(names, pipe.execute(), strict=True) if not there]
+                self._look(pipe, name)
+            replies = iter(pipe.execute())
+        return [name for name in names if not self._is_there(name, replies)]
+
+    def _look(self, pipe: Any, name: str) -> None:
+        pipe.expire(self._keys.blob(name), self._ttl)
+        if self._codec.keys:
+            pipe.getrange(self._keys.blob(name), 0, BLOB_HEAD - 1)
+
+    def _is_there(self, name: str, replies: Iterator[Any]) -> bool:
+        """Whether a blob need not be uploaded.
+
+        Where there is a secret, one that was not signed with it is uploaded again: it was stored before the secret was
+        set or replaced, and workers that know the new one alone refuse it.
+        """
+        there = bool(next(replies))
+        if self._codec.keys:
+            there = not self._codec.needs_signing(next(replies), name) and there
+        return there
 
     def get(self, name: str, what: str) -> Content:
         """What is in a blob. Threads that ask for one that is not at hand wait for the first, which fetches it.

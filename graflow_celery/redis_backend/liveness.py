@@ -31,6 +31,7 @@ class WorkerLease:
         held: the attempts that it runs, or has received and not begun.
         age: seconds since the beat, when the lease was read.
         control: it takes Celery's control commands. ``watched``: a small process reports its death at once.
+        accepts_pickle: Celery unpickles messages for it: its app's owner allows that.
     """
 
     name: str
@@ -44,6 +45,7 @@ class WorkerLease:
     age: float = 0.0
     control: bool = True
     watched: bool = False
+    accepts_pickle: bool = False
 
     @property
     def id(self) -> str:

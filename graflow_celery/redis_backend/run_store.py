@@ -283,10 +283,11 @@ class RedisRunStore:
             raise RunNotFoundError(run_id)
         return {field.decode(): value.decode() for field, value in found.items()}
 
-    def wish(self, run: RunRef) -> tuple[int, str]:
-        """After how many ends of nodes the run wants a checkpoint, 0 for never, and where to."""
-        every, to = self._client.hmget(self._keys.run(run.id).meta, "checkpoint_every", "checkpoint_to")
-        return int(every or 0), (to or b"").decode()
+    def wish(self, run: RunRef) -> tuple[int, str, str]:
+        """After how many ends of nodes the run wants a checkpoint, 0 for never; where to; and the signature of that."""
+        names = ("checkpoint_every", "checkpoint_to", "checkpoint_tag")
+        every, to, tag = self._client.hmget(self._keys.run(run.id).meta, *names)
+        return int(every or 0), (to or b"").decode(), (tag or b"").decode()
 
     def recent(self, count: int) -> list[str]:
         """The ids of the runs started last, the newest first."""

@@ -53,6 +53,12 @@ class ValueStore:
             return LIST + struct.pack(">I", len(elements)) + joined
         return self.pack(value, what)
 
+    def check_entry(self, value: Any, what: str) -> None:
+        """Stores nothing. Raises what :meth:`pack_entry` would."""
+        if not is_number(value):
+            for item in value if type(value) is list else (value,):
+                self.codec.written(item, what=what)
+
     def unpack(self, field: bytes, what: str) -> Any:
         """Raises BlobMissingError or BlobRejectedError, both naming ``what``."""
         mark, rest = field[:1], field[1:]
@@ -60,11 +66,15 @@ class ValueStore:
             return self.codec.decode(rest, what=what)
         if mark == REFERENCE:
             return self.codec.read(self.content.value(self.codec.referred(rest, what=what), what), what=what)
-        if mark == NUMBER:
-            text = rest.decode()
-            return float(text) if any(sign in text for sign in ".en") else int(text)
-        if mark == LIST:
-            return [self.unpack(element, what) for element in _elements(rest)]
+        try:
+            if mark == NUMBER:
+                text = rest.decode()
+                return float(text) if any(sign in text for sign in ".en") else int(text)
+            elements = _elements(rest) if mark == LIST else None
+        except (ValueError, struct.error) as error:
+            raise BlobRejectedError(f"The stored {what} is damaged ({error}).") from None
+        if elements is not None:
+            return [self.unpack(element, what) for element in elements]
         raise BlobRejectedError(f"The stored {what} has an unknown form {mark!r}. Was it written by a newer version?")
 
 
@@ -80,6 +90,7 @@ def references(field: bytes) -> Iterator[str]:
 
 
 def _elements(data: bytes) -> list[bytes]:
+    """The packed elements of a list. Raises ValueError or struct.error: it is damaged."""
     (count,) = struct.unpack_from(">I", data)
     elements: list[bytes] = []
     offset = 4
@@ -87,4 +98,8 @@ def _elements(data: bytes) -> list[bytes]:
         (length,) = struct.unpack_from(">I", data, offset)
         elements.append(data[offset + 4 : offset + 4 + length])
         offset += 4 + length
+        if elements[-1][:1] == LIST:
+            raise ValueError("a list lies in a list, which none is stored as")
+    if offset != len(data):
+        raise ValueError("its length is not what its elements have")
     return elements

@@ -12,6 +12,9 @@ import pytest
 import redis
 
 from graflow_celery.embedded import EmbeddedServer
+from graflow_celery.redis_backend.client import Scripts, connect
+from graflow_celery.redis_backend.keys import Keys
+from graflow_celery.redis_backend.liveness import Liveness, WorkerLease
 from graflow_celery.testing import wait_until
 from tests.e2e.shell import Shell
 from tests.e2e.workflows import GREETING
@@ -115,6 +118,18 @@ def test_doctor_is_content_with_a_cluster(shell: Shell) -> None:
     looked_at = {"clock", "redelivery", "leases", "death watch", "monitor", "runs", "eviction", "persistence"}
     assert looked_at <= states.keys()
     assert "redelivery" not in {name for name, state in states.items() if state != "ok"}
+
+
+def test_doctor_tells_of_workers_that_unpickle_messages(server: EmbeddedServer, tmp_path: Path) -> None:
+    client = connect(server.url)
+    lease = WorkerLease("owner@host", ("celery",), 1, 1, accepts_pickle=True)
+    Liveness(client, Scripts(client), Keys("graflow"), 60.0).beat(lease)
+    answer = Shell(tmp_path, {"GRAFLOW_CELERY_REDIS_URL": server.url, "GRAFLOW_CELERY_HEARTBEAT_TIMEOUT": "60"})(
+        "doctor"
+    )
+    assert (
+        "warn  accept_content  owner@host: accept_content has pickle, so whoever can write to the broker" in answer.out
+    )
 
 
 def test_doctor_says_what_is_missing_and_what_to_do(lonely_shell: Shell) -> None:

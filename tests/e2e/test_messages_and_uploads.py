@@ -13,12 +13,14 @@ import pytest
 
 from graflow_celery import Settings, WorkflowContext, task, workflow
 from graflow_celery.distributed import client_runtime
+from graflow_celery.embedded import EmbeddedServer
+from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
+from tests.bench.content.flows import long_names, nested
 from tests.bench.workflows import fan_out
+from tests.large_messages import LARGEST, NotWatchedError, Timetable, Watch
 
 pytestmark = pytest.mark.workers
-
-LARGEST = 1024
 
 
 def messages_of(wf: WorkflowContext, settings: Settings) -> list[bytes]:
@@ -53,6 +55,33 @@ def test_the_users_data_does_not_change_a_messages_size(graflow_settings: Settin
     sizes = [max(map(len, messages_of(wf, graflow_settings))) for wf in (small, large)]
     assert max(sizes) <= LARGEST
     assert abs(sizes[0] - sizes[1]) < 16
+
+
+def test_a_group_in_a_group_in_a_group_has_no_larger_messages(graflow_settings: Settings) -> None:
+    """Each barrier is the body of a chord, which is part of the chord around it."""
+    sizes = [max(map(len, messages_of(nested("messages", depth), graflow_settings))) for depth in (1, 6)]
+    assert sizes[0] == sizes[1] <= LARGEST
+
+
+def test_an_id_of_a_hundred_characters_keeps_to_the_bound(graflow_settings: Settings) -> None:
+    assert max(map(len, messages_of(long_names("messages", 100), graflow_settings))) <= LARGEST
+
+
+def test_the_watch_over_the_suite_finds_what_is_too_large(server: EmbeddedServer) -> None:
+    settings = load_settings(redis_url=server.url, broker_url="", result_backend="")
+    timetable = Timetable()
+    try:
+        watch = Watch(server.url, timetable)
+    except NotWatchedError as reason:
+        pytest.skip(str(reason))
+    timetable.begin("the test of small messages")
+    messages_of(long_names("watched", 20), settings)
+    assert watch.found() == []
+    timetable.begin("the test of large messages")
+    message = max(messages_of(long_names("watched", 2000), settings), key=len)
+    (found,) = watch.found()
+    assert (found.size, found.test) == (len(message), "the test of large messages")
+    assert json.loads(message)["headers"]["root_id"] in found.begins
 
 
 def test_a_graph_is_uploaded_once_by_whoever_comes_first(graflow_environment: dict[str, str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +126,36 @@ def test_added_tasks_of_another_workflow_are_refused(settings: Settings) -> None
     runtime.app.send_task(NODE_TASK, args=(run.id, run._run.graph, "first", 1, graph))
     assert run.wait(timeout=30) is RunStatus.FAILED
     assert f"Graph {graph} adds nothing to graph {run.graph_hash} of run {run.id}." in run.reason
+
+
+def test_checkpoints_go_where_the_client_said_and_nowhere_else(
+    cluster: EmbeddedCluster, settings: Settings, tmp_path: Path
+) -> None:
+    @task
+    def first() -> str:
+        return "one"
+
+    @task
+    def second(first: str) -> str:
+        return f"{first} two"
+
+    with workflow("saves") as wf:
+        first >> second
+    run = wf.submit(settings=settings, checkpoint_every=1, checkpoint_to=tmp_path / "mine")
+    assert run.wait(timeout=30) is RunStatus.SUCCEEDED
+    wait_until(lambda: run.checkpoints() != [], description="a checkpoint")
+    assert Path(run.checkpoints()[0]).is_relative_to(tmp_path / "mine")
+
+    queue = f"held-{secrets.token_hex(4)}"
+    held = settings.model_copy(update={"queue": queue})
+    run = wf.submit(settings=held, checkpoint_every=1, checkpoint_to=tmp_path / "mine")
+    runtime = client_runtime(settings)
+    runtime.client.hset(runtime.keys.run(run.id).meta, "checkpoint_to", str(tmp_path / "theirs"))
+    runtime.app.send_task(NODE_TASK, args=(run.id, run._run.graph, "first", 1))
+    assert run.wait(timeout=30) is RunStatus.SUCCEEDED
+    said = (
+        f"run {run.id}: no checkpoint: Where checkpoints of run {run.id} go: The signature of this reference is wrong"
+    )
+    wait_until(lambda: said in cluster.workers[0].process.output(), description="the refusal")
+    assert run.checkpoints() == []
+    assert not (tmp_path / "theirs").exists()

@@ -66,16 +66,16 @@ def _replace(owner: Any, name: str, fence: Fence, instead: Any) -> None:
 
 
 def _take_out() -> None:
-    _replace(tasks, "_count_once", Fence.COUNT, lambda applied: None)
+    _replace(tasks, "_count_once", Fence.COUNT, _count_all)
     _replace(Monitor, "tick", Fence.MONITOR, lambda self: 0)
     _replace(Runtime, "is_wanted", Fence.WANTED, lambda self, held, holder: False)
     _replace(Losses, "_give_up", Fence.GIVE_UP, lambda self, run, place: False)
 
     node_message = compiler.node_message
 
-    def same_id(run: Any, plan: Any, node: str, attempt: int, bodies: Any = None) -> compiler.Message:
-        message = node_message(run, plan, node, attempt, bodies)
-        first = node_message(run, plan, node, 1, bodies)
+    def same_id(run: Any, plan: Any, node: str, attempt: int) -> compiler.Message:
+        message = node_message(run, plan, node, attempt)
+        first = node_message(run, plan, node, 1)
         return compiler.Message(message.task, message.args, {**message.options, "task_id": first.options["task_id"]})
 
     _replace(compiler, "node_message", Fence.NEW_ID, same_id)
@@ -90,17 +90,21 @@ def _take_out() -> None:
     _replace(NodeRequest, "on_failure", Fence.REQUEST, lost_as_celery_does)
     _replace(NodeRequest, "on_timeout", Fence.REQUEST, Request.on_timeout)
     _replace(NodeRequest, "_announce_revoked", Fence.REQUEST, Request._announce_revoked)
-    own = NodeRequest.__dict__["_context"].func
+    own = Request.__dict__["_context"].func
 
     def context(self: NodeRequest) -> Context:
-        if not _is_out(Fence.REQUEST):
-            found: Context = own(self)
-            return found
-        _, _, embed = self._payload
-        return Context({**self._request_dict, **(embed or {})})
+        found: Context = own(self)
+        if _is_out(Fence.REQUEST):
+            plan = self.task.runtime().plan_for(self.held.run, self.held.added)
+            found.chord = compiler.chord_body(self.held.run, plan, self.held.node)
+        return found
 
-    NodeRequest._context = property(context)  # type: ignore[assignment]
+    NodeRequest._context = property(context)
     _open_commit()
+
+
+def _count_all(task: Any, applied: object, body: Any) -> None:
+    task.request.chord = body
 
 
 def _open_commit() -> None:

@@ -46,6 +46,10 @@ def test_the_environment_beats_the_file_and_overrides_beat_both(
         ("max_losses", "0"),
         ("key_prefix", "a{b}"),
         ("serializers", '["xml"]'),
+        ("serializers", "json,xml"),
+        ("serializers", "[]"),
+        ("serializers", '["json"'),
+        ("secret_key", ""),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_setting(
@@ -54,6 +58,32 @@ def test_a_wrong_value_is_an_error_that_names_the_setting(
     monkeypatch.setenv(f"GRAFLOW_CELERY_{name.upper()}", value)
     with pytest.raises(ConfigError, match=f"Setting {name}.*GRAFLOW_CELERY_{name.upper()}"):
         load_settings()
+
+
+@pytest.mark.parametrize("text", ["json,msgpack", " json , msgpack ", '["json", "msgpack"]'])
+def test_a_list_is_json_or_has_commas(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("GRAFLOW_CELERY_SERIALIZERS", text)
+    monkeypatch.setenv("GRAFLOW_CELERY_SECRET_KEY", "new")
+    monkeypatch.setenv("GRAFLOW_CELERY_SECRET_KEYS_ACCEPTED", text)
+    settings = load_settings()
+    assert settings.serializers == ("json", "msgpack")
+    assert [secret.get_secret_value() for secret in settings.secret_keys_accepted] == ["json", "msgpack"]
+
+
+def test_a_wrong_serializer_is_told_what_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFLOW_CELERY_SERIALIZERS", "json,yaml")
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    text = "Setting serializers.1 (GRAFLOW_CELERY_SERIALIZERS): Input should be 'json', 'msgpack' or 'pickle'"
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("accepted", ["hidden-one,", '["hidden-one", ""]', '["hidden-one"', "[1]"])
+def test_an_error_of_a_secret_does_not_tell_it(monkeypatch: pytest.MonkeyPatch, accepted: str) -> None:
+    monkeypatch.setenv("GRAFLOW_CELERY_SECRET_KEYS_ACCEPTED", accepted)
+    with pytest.raises(ConfigError, match="secret_keys_accepted") as caught:
+        load_settings()
+    assert "hidden" not in str(caught.value)
 
 
 def test_an_unknown_name_in_the_file_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

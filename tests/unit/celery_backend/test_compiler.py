@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from graflow_celery.celery_backend.compiler import Chord, Message, compile_commands
+from graflow_celery.celery_backend.compiler import Chord, Message, chord_body, compile_commands
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.expr import ParallelGroup
@@ -45,7 +45,7 @@ def test_a_node_message_carries_references_alone(plan: Plan) -> None:
     message = only(plan, DispatchNode("a", 1))
     assert message.task == "graflow.node"
     assert message.args == (RUN.id, RUN.graph, "a", 1)
-    assert "chord" not in message.options
+    assert "group_id" not in message.options
 
 
 def test_celerys_options_reach_the_message(plan: Plan) -> None:
@@ -69,27 +69,42 @@ def test_a_group_and_the_one_inside_are_opened_by_two_commands(plan: Plan) -> No
     assert [chord.size for chord in chords] == [2, 2]
     assert [message.args[2] for message in messages] == ["b1", "c", "d"]
     outer, inner = chords
-    assert "chord" not in messages[0].options, "the chord waits for the last task of a chain"
+    assert "group_id" not in messages[0].options, "the chord waits for the last task of a chain"
     assert {message.options["group_id"] for message in messages[1:]} == {inner.group_id}
     last = only(plan, DispatchNode("b2", 1)).options
     assert (last["group_id"], last["group_index"]) == (outer.group_id, 0)
 
 
 def test_the_body_of_an_inner_chord_has_its_place_in_the_outer_one(plan: Plan) -> None:
-    (outer, _), messages = compile_commands(RUN, plan, [OpenGroup("outer"), OpenGroup("inner")])
-    body = messages[1].options["chord"]
+    (outer, inner), _ = compile_commands(RUN, plan, [OpenGroup("outer"), OpenGroup("inner")])
+    body = chord_body(RUN, plan, "c")
+    assert body is not None
     assert body["task"] == "graflow.barrier"
     assert body["args"] == [RUN.id, RUN.graph, "inner"]
     assert body["immutable"]
     assert (body["options"]["group_id"], body["options"]["group_index"]) == (outer.group_id, 1)
-    assert body["options"]["chord"]["args"] == [RUN.id, RUN.graph, "outer"]
+    assert inner.group_id != outer.group_id
+    around = chord_body(RUN, plan, "inner")
+    assert around is not None
+    assert around["args"] == [RUN.id, RUN.graph, "outer"]
+    assert "group_id" not in around["options"]
+
+
+@pytest.mark.parametrize("node", ["a", "b1", "e", "outer"])
+def test_what_completes_no_member_of_a_group_is_part_of_no_chord(plan: Plan, node: str) -> None:
+    assert chord_body(RUN, plan, node) is None
+
+
+def test_no_message_carries_a_body(plan: Plan) -> None:
+    _, messages = compile_commands(RUN, plan, [OpenGroup("outer"), OpenGroup("inner"), CloseBarrier("inner")])
+    assert not any("chord" in message.options for message in messages)
 
 
 def test_another_attempt_is_another_message_in_the_same_place_of_the_same_chord(plan: Plan) -> None:
     first, second = only(plan, DispatchNode("c", 1)).options, only(plan, DispatchNode("c", 2)).options
     assert first["task_id"] != second["task_id"]
-    assert [first[name] for name in ("group_id", "group_index", "chord")] == [
-        second[name] for name in ("group_id", "group_index", "chord")
+    assert [first[name] for name in ("group_id", "group_index")] == [
+        second[name] for name in ("group_id", "group_index")
     ]
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from graflow_celery.core.task import Task as Task
     from graflow_celery.core.task import TaskWrapper as TaskWrapper
     from graflow_celery.core.task import task as task
-    from graflow_celery.distributed import Run as Run
     from graflow_celery.engine.checkpoint import CheckpointMetadata as CheckpointMetadata
     from graflow_celery.engine.context import ExecutionContext as ExecutionContext
     from graflow_celery.engine.explanation import Explanation as Explanation
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
     from graflow_celery.feedback import WebhookFeedbackHandler as WebhookFeedbackHandler
     from graflow_celery.resuming import CheckpointManager as CheckpointManager
     from graflow_celery.resuming import WorkflowEngine as WorkflowEngine
+    from graflow_celery.runs import Run as Run
     from graflow_celery.settings import Settings as Settings
     from graflow_celery.workflows import WorkflowContext as WorkflowContext
     from graflow_celery.workflows import workflow as workflow
@@ -95,7 +95,7 @@ _HOMES = {
     "core.state": ("RunStatus",),
     "core.task": ("Task", "TaskWrapper", "task"),
     "celery_backend.retrying": ("RetryReport",),
-    "distributed": ("Run",),
+    "runs": ("Run",),
     "core.mapping": ("MappedTask",),
     "engine.checkpoint": ("CheckpointMetadata",),
     "engine.context": ("ExecutionContext",),

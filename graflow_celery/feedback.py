@@ -14,7 +14,7 @@ from graflow_celery.errors import ConfigError, FeedbackAnswerError, FeedbackNotF
 from graflow_celery.local import LocalRun, open_run, open_runs
 
 if TYPE_CHECKING:
-    from graflow_celery.distributed import Run
+    from graflow_celery.runs import Run
     from graflow_celery.settings import Settings
 
 

@@ -30,7 +30,7 @@ from graflow_celery.ports import EventRecord, RunRef
 from graflow_celery.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from graflow_celery.distributed import Run
+    from graflow_celery.runs import Run
 
 Progress = Callable[[EventRecord], None]
 

@@ -22,7 +22,7 @@ from graflow_celery.local import MAX_STEPS, LocalRun
 from graflow_celery.ports import EventRecord
 
 if TYPE_CHECKING:
-    from graflow_celery.distributed import Run
+    from graflow_celery.runs import Run
     from graflow_celery.settings import Settings
 
 Progress = Callable[[EventRecord], None]

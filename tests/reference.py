@@ -27,7 +27,7 @@ SECTIONS = {
     "workflows": "Workflows",
     "core": "Tasks, groups and policies",
     "engine": "Inside of a run",
-    "distributed": "Runs on workers",
+    "runs": "Runs on workers",
     "celery_backend": "Runs on workers",
     "resuming": "Checkpoints",
     "feedback": "Answers for tasks that ask",

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from graflow_celery import distributed
+from graflow_celery import distributed, runs
 from graflow_celery.cli import failures, render
 from graflow_celery.cli.asking import Notice, Prompt, command, somebody_is_there
 from graflow_celery.cli.live import Display, display
@@ -45,7 +45,7 @@ class Ending:
     result: Any = None
     error: BaseException | None = None
     error_of: failures.ErrorOf = lambda _: None
-    run: distributed.Run | None = None
+    run: runs.Run | None = None
 
 
 def run_here(request: Request) -> Ending:
@@ -105,7 +105,7 @@ def run_on_workers(request: Request, settings: Settings | None = None) -> Ending
     return Ending(run.id, shown.model, result, run=run)
 
 
-def error_of(run: distributed.Run) -> failures.ErrorOf:
+def error_of(run: runs.Run) -> failures.ErrorOf:
     """How to get the exception of a failed task of a run on workers."""
 
     def found(node: str) -> BaseException | None:

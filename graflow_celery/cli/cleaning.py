@@ -9,8 +9,8 @@ import click
 
 from graflow_celery.cli import options, render
 from graflow_celery.cli.wording import counted, duration, first_line, size
-from graflow_celery.distributed import client_runtime
 from graflow_celery.redis_backend.garbage import Cleaning, Stored
+from graflow_celery.runs import client_runtime
 
 TOLD = 10
 OLD = 3600

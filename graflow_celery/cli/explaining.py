@@ -10,8 +10,8 @@ from rich.text import Text
 
 from graflow_celery.cli import options, render
 from graflow_celery.cli.wording import counted, duration, first_line
-from graflow_celery.distributed import Run
 from graflow_celery.engine.explanation import Deadline, Explanation, Happening, OpenGroup, OpenNode
+from graflow_celery.runs import Run
 
 MOST = 10
 #: Deadlines of a node that are told.

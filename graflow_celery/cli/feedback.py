@@ -11,9 +11,10 @@ from rich.text import Text
 
 from graflow_celery.cli import options, render
 from graflow_celery.cli.wording import first_line
-from graflow_celery.distributed import Run, active_runs
+from graflow_celery.distributed import active_runs
 from graflow_celery.engine.feedback import FeedbackRequest, FeedbackType, run_of
 from graflow_celery.errors import FeedbackNotFoundError, RunNotFoundError
+from graflow_celery.runs import Run
 
 
 @click.group()

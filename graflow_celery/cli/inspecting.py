@@ -18,8 +18,9 @@ from graflow_celery.cli.progress import ProgressModel, steps
 from graflow_celery.cli.wording import duration, first_line
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
-from graflow_celery.distributed import Run, recent_runs
+from graflow_celery.distributed import recent_runs
 from graflow_celery.ports import RunRef
+from graflow_celery.runs import Run
 
 ERRORS_TOLD = 10
 

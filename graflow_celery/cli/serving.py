@@ -16,8 +16,8 @@ from graflow_celery.celery_backend.pulse import HealthFile
 from graflow_celery.celery_backend.watching import Watch
 from graflow_celery.cli import render
 from graflow_celery.cli.interruption import handling
-from graflow_celery.distributed import client_runtime
 from graflow_celery.errors import UnavailableError
+from graflow_celery.runs import client_runtime
 from graflow_celery.settings import load_settings
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import pytest
 
 from graflow_celery import GraflowWorkflowCanceledError, Run, RunStatus, Settings, TaskExecutionContext, task, workflow
 from graflow_celery.celery_backend.app import create_app
-from graflow_celery.distributed import client_runtime, recent_runs
+from graflow_celery.distributed import recent_runs
 from graflow_celery.embedded import EmbeddedCluster, EmbeddedServer
 from graflow_celery.errors import (
     NoWorkerError,
@@ -28,6 +28,7 @@ from graflow_celery.ports import EventRecord
 from graflow_celery.redis_backend import async_events
 from graflow_celery.redis_backend.async_events import CLIENT_NAME, hub_of
 from graflow_celery.redis_backend.client import connect
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import wait_until
 from graflow_celery.workflows import WorkflowContext
 

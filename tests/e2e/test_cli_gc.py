@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from graflow_celery import Settings, WorkflowContext, task, workflow
-from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedServer
+from graflow_celery.runs import Run, client_runtime
 from graflow_celery.settings import load_settings
 from tests.e2e.shell import Shell
 

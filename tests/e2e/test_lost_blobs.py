@@ -15,10 +15,10 @@ import pytest
 
 from graflow_celery import Settings, WorkflowContext, task, workflow
 from graflow_celery.core.state import RunStatus
-from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
 from graflow_celery.errors import BlobMissingError, RunTimeoutError
 from graflow_celery.redis_backend.plea import MISSING, _cause, asking
+from graflow_celery.runs import Run, client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from graflow_celery import Settings, WorkflowContext, task, workflow
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedServer
+from graflow_celery.runs import client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
 from tests.bench.content.flows import long_names, nested

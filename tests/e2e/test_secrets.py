@@ -18,11 +18,11 @@ from celery import Celery
 from graflow_celery import Settings, workflow
 from graflow_celery.celery_backend import trust
 from graflow_celery.core.state import RunStatus
-from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.embedded.workers import EmbeddedWorkers
 from graflow_celery.environment import settings_environment
 from graflow_celery.errors import BlobRejectedError
+from graflow_celery.runs import Run, client_runtime
 from graflow_celery.settings import load_settings
 from tests.e2e import trusting
 from tests.e2e.shell import Shell

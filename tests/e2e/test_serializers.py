@@ -13,9 +13,9 @@ from celery import Celery
 from graflow_celery import Settings, WorkflowContext, task, workflow
 from graflow_celery.celery_backend.compiler import NODE_TASK
 from graflow_celery.core.state import RunStatus
-from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.errors import GraphCompilationError, RemoteError, SerializationError
+from graflow_celery.runs import Run, client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
 from tests.e2e import trusting
 

@@ -11,8 +11,8 @@ import pytest
 
 from graflow_celery import ParallelGroup, WorkflowContext, task, workflow
 from graflow_celery.core.state import RunStatus
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedCluster, EmbeddedWorkers
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
 
 pytestmark = pytest.mark.workers

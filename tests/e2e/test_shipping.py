@@ -15,7 +15,6 @@ import graflow_celery
 from graflow_celery import GraphCompilationError, Settings, TaskExecutionContext, task, workflow
 from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.codec.manifest import pack_graph
-from graflow_celery.distributed import Run, client_runtime
 from graflow_celery.embedded import EmbeddedCluster, EmbeddedServer, EmbeddedWorkers
 from graflow_celery.errors import (
     BlobMissingError,
@@ -25,6 +24,7 @@ from graflow_celery.errors import (
     SerializationError,
 )
 from graflow_celery.ports import EventRecord
+from graflow_celery.runs import Run, client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import embedded_cluster
 from tests.unit.codec.modules import Load, loader

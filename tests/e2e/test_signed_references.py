@@ -11,9 +11,9 @@ import pytest
 from graflow_celery import Settings, WorkflowContext, task, workflow
 from graflow_celery.celery_backend.compiler import NODE_TASK
 from graflow_celery.core.state import RunStatus
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.ports import RunRef
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
 
 pytestmark = pytest.mark.workers

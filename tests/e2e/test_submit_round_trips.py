@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from graflow_celery import ParallelGroup, RunStatus, Settings, StoreUnavailableError, WorkflowContext, task, workflow
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
+from graflow_celery.runs import client_runtime
 from graflow_celery.settings import load_settings
 
 #: Commands with which a connection begins.

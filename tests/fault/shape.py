@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 
 from graflow_celery import ParallelGroup, Run, RunStatus, task, workflow
-from graflow_celery.distributed import client_runtime
+from graflow_celery.runs import client_runtime
 from graflow_celery.settings import Settings
 from graflow_celery.workflows import WorkflowContext
 

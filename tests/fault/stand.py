@@ -21,11 +21,11 @@ from graflow_celery import ParallelGroup, Run, RunStatus, workflow
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.plan import TaskOptions
 from graflow_celery.core.task import TaskWrapper
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.embedded.workers import EmbeddedWorker
 from graflow_celery.errors import GraflowError
 from graflow_celery.redis_backend.liveness import WorkerLease
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import wait_until
 from graflow_celery.workflows import WorkflowContext
 from tests.fault.bodies import held_up, tally

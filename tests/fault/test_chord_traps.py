@@ -31,12 +31,12 @@ from graflow_celery.celery_backend.compiler import node_message
 from graflow_celery.celery_backend.runtime import STOP_STALE, Runtime
 from graflow_celery.core.commands import CloseBarrier
 from graflow_celery.core.expr import Executable
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.failpoints import VARIABLE as FAILPOINTS
 from graflow_celery.failpoints import Action, Point, arm, fired
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import connect
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
 from tests.fault.unfenced import VARIABLE as FENCES
 from tests.fault.unfenced import Fence, taken_out

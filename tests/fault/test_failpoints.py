@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from graflow_celery import Run
-from graflow_celery.distributed import client_runtime, new_run_id
+from graflow_celery.distributed import new_run_id
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.environment import worker_environment
 from graflow_celery.failpoints import VARIABLE, Action, Point, arm, fired
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
 from tests.fault.shape import audit, shape
 

@@ -12,9 +12,9 @@ from graflow_celery import ParallelGroup, ParallelGroupError, Run, RunStatus, Se
 from graflow_celery.celery_backend.compiler import BARRIER_TASK
 from graflow_celery.core.events import NodeFailed
 from graflow_celery.core.policy import GroupPolicy, MemberOutcome
-from graflow_celery.distributed import client_runtime
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import Client
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import wait_until
 
 pytestmark = pytest.mark.workers

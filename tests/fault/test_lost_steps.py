@@ -24,9 +24,10 @@ from graflow_celery.codec.manifest import pack_graph
 from graflow_celery.core.events import NodeSucceeded, RunStarted
 from graflow_celery.core.scheduler import Scheduler
 from graflow_celery.core.task import TaskWrapper
-from graflow_celery.distributed import client_runtime, new_run_id
+from graflow_celery.distributed import new_run_id
 from graflow_celery.errors import GraphCompilationError, TimeLimitError
 from graflow_celery.ports import Outcome, RunRef
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import wait_until
 from graflow_celery.workflows import WorkflowContext
 

@@ -12,10 +12,10 @@ from graflow_celery import ParallelGroup, Run, RunStatus, Settings, TaskExecutio
 from graflow_celery.celery_backend.retrying import retry
 from graflow_celery.core.events import BarrierReached, NodeSucceeded
 from graflow_celery.core.scheduler import Scheduler
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.errors import BlobMissingError, RetryRefusedError, UnknownNodeError
 from graflow_celery.ports import Attempt, Held, Outcome, RunRef
+from graflow_celery.runs import client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
 

@@ -9,8 +9,9 @@ import pytest
 
 from graflow_celery import Run, RunStatus, Settings, TaskExecutionContext, WorkflowContext, task, workflow
 from graflow_celery.celery_backend.runtime import Runtime
-from graflow_celery.distributed import client_runtime, new_run_id
+from graflow_celery.distributed import new_run_id
 from graflow_celery.errors import ConfigError, RunExistsError
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import wait_until
 
 pytestmark = pytest.mark.workers

@@ -15,7 +15,6 @@ import redis
 from graflow_celery import Run, Settings
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.place import Place as NodePlace
-from graflow_celery.distributed import client_runtime
 from graflow_celery.embedded.process import GuardedProcess
 from graflow_celery.embedded.scratch import ScratchDirectory
 from graflow_celery.environment import worker_environment
@@ -23,6 +22,7 @@ from graflow_celery.ports import Attempt, Held, RunRef
 from graflow_celery.redis_backend.client import Scripts, connect
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness, WorkerLease
+from graflow_celery.runs import client_runtime
 from graflow_celery.testing import wait_until
 from tests.bench.faults import flows
 from tests.bench.faults.alarms import ALARMS

@@ -15,11 +15,11 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.watching import monitor_of
 from graflow_celery.core.events import CancelRequested, NodeFailed, NodeSucceeded
 from graflow_celery.core.state import RunStatus
-from graflow_celery.distributed import Run
 from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.errors import BlobMissingError
 from graflow_celery.ports import Attempt, Outcome, RunRef
 from graflow_celery.redis_backend.holdings import SLICE, run_of
+from graflow_celery.runs import Run
 from graflow_celery.settings import load_settings
 
 RUN_TTL, RESULT_TTL = 7200, 600

@@ -78,7 +78,13 @@ def held(place: Place) -> Run:
 
 def test_one_with_other_arguments_is_dropped_on_receipt(place: Place) -> None:
     """It would be held for an hour, and every beat tells what is held."""
-    forged: list[tuple[Any, ...]] = [(), ("run",), ("run", "graph", "n", "1"), (1, 2, 3, 4), ("run", "graph", "n", 1, 2)]
+    forged: list[tuple[Any, ...]] = [
+        (),
+        ("run",),
+        ("run", "graph", "n", "1"),
+        (1, 2, 3, 4),
+        ("run", "graph", "n", 1, 2),
+    ]
     for args in forged:
         place.send(*args, countdown=3600)
     place.send(kwargs={"run_id": "run", "graph": "graph", "node_id": "n", "attempt": 1})

@@ -183,3 +183,17 @@ def test_tasks_that_are_added_one_by_one_cost_the_same_each_whatever_the_graph_h
         assert grown[2 * number - 1] < 2.1 * grown[number - 1]
     assert grown[-1] < 1.02 * small[-1]
     assert grown[-1] < 500_000
+
+
+def test_added_tasks_that_the_store_lost_are_stored_again_by_who_saw_them_stored(server: EmbeddedServer) -> None:
+    """Another run adds the same: no client has them, so the worker must not rely on what it saw."""
+    settings = Settings(redis_url=server.url, key_prefix=uuid.uuid4().hex[:8])
+    runtime = Runtime(create_app(settings), settings)
+    plan = Plan("p", "a", {"a": NodeSpec("a")})
+    packed = pack_graph(plan, {}, CODEC)
+    runtime.content.ensure(packed)
+    added = extend(Place.of(plan, "a"), 1, [task("more")(lambda: 1)], leaves=False)
+    name = runtime.add(runtime.refer("one", packed.hash), plan, added).graph_of("more")
+    runtime.client.delete(*(runtime.keys.blob(blob) for blob in runtime.content.names_of(name)))
+    runtime.add(runtime.refer("two", packed.hash), plan, added)
+    assert runtime.content.absent(runtime.content.names_of(name)) == []

@@ -189,9 +189,7 @@ def test_a_restart_is_the_cause_if_the_run_is_older_than_the_server() -> None:
     cause = _cause({"evicted_keys": 3, "maxmemory_policy": "noeviction", "uptime_in_seconds": 10}, age=60.0)
     assert cause.startswith("the server was restarted 10 s ago, after the run had begun, and came back without it")
     assert _cause({"evicted_keys": 0, "maxmemory_policy": "allkeys-lru", "uptime_in_seconds": 100}, age=60.0) == ""
-    assert _cause({"uptime_in_seconds": 10}, age=10.9) == "", (
-        "both began in one second"
-    )
+    assert _cause({"uptime_in_seconds": 10}, age=10.9) == "", "both began in one second"
 
 
 def test_a_changed_value_is_not_put_back_as_what_it_was(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from graflow_celery import Settings, TaskExecutionContext, WorkflowContext, task, workflow
+from graflow_celery import Settings, TaskExecutionContext, WorkflowContext, chain, task, workflow
 from graflow_celery.celery_backend.watching import monitor_of
 from graflow_celery.core.state import RunStatus
 from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
@@ -131,5 +131,35 @@ def test_who_waits_does_not_have_them_and_the_run_says_what_is_gone(
     assert "which 'added' needs) is not in the content store: it expired or was deleted" in run.reason
     assert not any(name in text for name in gone for text in caplog.messages if "uploaded again" in text)
     assert runtime.content.absent([run.graph_hash]) == []
+    with pytest.raises(BlobMissingError):
+        run.retry_failed()
     told = [item.reason for item in run.explain().happenings if item.event == "blobs_missing"]
     assert any(name in text for name in gone for text in told)
+
+
+def test_a_run_whose_added_tasks_failed_before_they_began_is_explained_and_retried(settings: Settings) -> None:
+    @task(inject_context=True)
+    def adds(context: TaskExecutionContext) -> None:
+        def added(numbers: list[int]) -> int:
+            return len(numbers)
+
+        first = task(queue="later")(added)(task_id="first", numbers=list(range(1000)))
+        context.next_task(chain(first, task("second", queue="later")(lambda: 2)))
+
+    with workflow("adding a chain") as wf:
+        wf.add(adds)
+    run = wf.submit(settings=settings)
+    with EmbeddedWorkers(settings, 1, 1):
+        wait_until(lambda: len(run._runtime.store.records(run._run)) == 2, timeout=30, description="tasks to be added")
+    runtime = client_runtime(settings)
+    [graph] = runtime.holdings.of(run.id).graphs
+    kept = {name: runtime.client.get(runtime.keys.blob(name)) for name in runtime.content.names_of(graph)}
+    for name in kept.keys() - {graph}:
+        runtime.client.delete(runtime.keys.blob(name))
+    assert finished(settings, run) is RunStatus.FAILED
+    assert [item.node.partition("@")[0] for item in run.explain().failures] == ["first"]
+    for name, data in kept.items():
+        runtime.client.set(runtime.keys.blob(name), data, ex=RUN_TTL)
+    run.retry_failed()
+    assert finished(settings, run) is RunStatus.SUCCEEDED, run.reason
+    assert {name: run.results()[name] for name in ("first", "second")} == {"first": 1000, "second": 2}

@@ -225,7 +225,7 @@ def test_a_worker_of_an_app_that_takes_pickles_says_so_once(tmp_path: Path, acce
         worker.start()
         try:
             with workflow("of the owner") as wf:
-                wf.add(task(lambda: 1, id="one"))
+                wf.add(task("one")(lambda: 1))
             assert wf.submit(settings=settings).wait(timeout=30) is RunStatus.SUCCEEDED
         finally:
             worker.stop(grace=5.0)

@@ -13,14 +13,13 @@ from rich.text import Text
 
 from graflow_celery.cli import carrying, options, render
 from graflow_celery.cli.interruption import exit_code_of, terminable
-from graflow_celery.cli.live import display
-from graflow_celery.cli.progress import ProgressModel, steps
-from graflow_celery.cli.wording import duration, first_line
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.distributed import recent_runs
 from graflow_celery.ports import RunRef
 from graflow_celery.runs import Run
+from graflow_celery.terminal.progress import ProgressModel, steps
+from graflow_celery.terminal.wording import duration, first_line
 
 ERRORS_TOLD = 10
 
@@ -84,7 +83,7 @@ def watch(run_id: str, as_json: bool, traceback: bool) -> int:
     """Follow a run until it ends. Exit status 0 if it succeeded, 1 if not; Ctrl-C leaves the run alone."""
     render.show_warnings()
     run = Run.get(run_id)
-    shown = display(run.plan, run.id, as_json=as_json)
+    shown = run.display(as_json=as_json)
     try:
         with terminable(), shown:
             for record in run.events(follow=True):

@@ -98,7 +98,7 @@ def test_json_is_one_object_a_line(shell: Shell) -> None:
     answer = shell("run", "greeting", "--backend", "celery", "--json")
     assert (answer.code, answer.err) == (0, "")
     *events, summary = [json.loads(line) for line in answer.out.splitlines()]
-    assert [events[0]["event"], events[-1]["event"]] == ["run_started", "run_succeeded"]
+    assert [events[0]["event"], events[-1]["event"]] == ["run_submitted", "run_succeeded"]
     assert {event["run"] for event in events} == {summary["run"]}
     assert (summary["event"], summary["status"], summary["result"]) == ("summary", "succeeded", GREETINGS + ".")
     assert summary["tasks"] == {"succeeded": 6, "failed": 0, "skipped": 0}

@@ -1,0 +1,71 @@
+"""Shows a run on workers to whoever waits for it: on a terminal live, elsewhere as lines."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.core.plan import Plan
+from graflow_celery.core.state import RunStatus
+from graflow_celery.errors import BlobMissingError, BlobRejectedError, RunNotFoundError
+from graflow_celery.ports import EventRecord, RunRef
+
+if TYPE_CHECKING:
+    from graflow_celery.terminal.live import Display
+
+#: How many of the latest runs are looked at to find an earlier one of a workflow.
+LOOKED_AT = 20
+
+
+def display(runtime: Runtime, run: RunRef, *, as_json: bool = False, quiet: bool = False) -> Display:
+    """What shows the run where standard output goes to: feed it the run's events."""
+    plan = runtime.plan_for(run)
+
+    def plan_for(graph: str) -> Plan | None:
+        try:
+            return runtime.plan_for(run, graph)
+        except (BlobMissingError, BlobRejectedError):  # the run goes on, and is shown without what was added
+            return None
+
+    # Loaded by name: a program that shows nothing need not load what draws.
+    live: Any = importlib.import_module("graflow_celery.terminal.live")
+    made: Display = live.display(
+        plan, run.id, as_json=as_json, quiet=quiet, plan_for=plan_for, earlier=lambda: earlier(runtime, run, plan)
+    )
+    return made
+
+
+@contextmanager
+def shown(runtime: Runtime, run: RunRef) -> Iterator[Callable[[EventRecord], None]]:
+    """Shows what the block feeds; and at its end, if the run has ended, how."""
+    display_ = display(runtime, run)
+    with display_:
+        yield display_.feed
+    if display_.model.has_ended:
+        importlib.import_module("graflow_celery.terminal.summary").tell(display_.model, run.id)
+
+
+def earlier(runtime: Runtime, run: RunRef, plan: Plan) -> Mapping[str, float]:
+    """How many seconds each node that is in no group took in the last run of this workflow that succeeded.
+
+    Empty if none of the latest runs is one. Some three round trips.
+    """
+    names = [spec.id for spec in plan.nodes.values() if spec.group is None]
+    for run_id in runtime.store.recent(LOOKED_AT):
+        if run_id == run.id:
+            continue
+        try:
+            details = runtime.store.details(run_id)
+        except RunNotFoundError:  # the list of runs outlives them
+            continue
+        if details.get("workflow") == plan.name and details["status"] == RunStatus.SUCCEEDED:
+            reports = runtime.store.reports(RunRef(run_id, details["graph"]), names)
+            return {
+                name: report.duration
+                for name, report in zip(names, reports, strict=True)
+                if report is not None and report.state == "succeeded"
+            }
+    return {}

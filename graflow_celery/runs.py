@@ -15,7 +15,7 @@ from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.explaining import explain
 from graflow_celery.celery_backend.retrying import RetryReport, retry
 from graflow_celery.celery_backend.runtime import Runtime
-from graflow_celery.celery_backend.showing import display, shown
+from graflow_celery.celery_backend.showing import as_html, display, shown
 from graflow_celery.celery_backend.source import Source
 from graflow_celery.celery_backend.waiting import (
     OBSTACLES,
@@ -335,6 +335,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how the run stands at this moment."""
+        return as_html(self._runtime, self._run)
 
     def has_ended_with(self, record: EventRecord) -> bool:
         """Whether an event that tells of an end tells of the run's last one: it was not retried after that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import importlib
 import os
 import threading
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.diagram import to_dot, to_mermaid
 from graflow_celery.core.lower import lower
+from graflow_celery.core.picture import to_svg
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import SchedulingPolicy, as_scheduling_policy
 from graflow_celery.core.task import Ship, check_ship
 from graflow_celery.engine.feedback import Handler
 from graflow_celery.engine.llm import LLMRegistry
-from graflow_celery.errors import ConfigError
+from graflow_celery.errors import ConfigError, GraphCompilationError
 from graflow_celery.local import MAX_STEPS, LocalRun
 from graflow_celery.ports import EventRecord
 
@@ -207,6 +209,13 @@ class WorkflowContext(WorkflowDefinition):
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
         return to_mermaid(self.graph)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the graph as a picture, or why there is none."""
+        try:
+            return to_svg(self.plan())
+        except GraphCompilationError as error:
+            return f"<pre>{html.escape(f'{self.name}: {error}')}</pre>"
 
     def to_dot(self) -> str:
         """The graph in Graphviz's language."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,18 @@ def shown(runtime: Runtime, run: RunRef) -> Iterator[Callable[[EventRecord], Non
         yield display_.feed
     if display_.model.has_ended:
         importlib.import_module("graflow_celery.terminal.summary").tell(display_.model, run.id)
+
+
+def as_html(runtime: Runtime, run: RunRef) -> str:
+    """How the run stands at this moment, for a notebook. Raises RunNotFoundError, BlobMissingError."""
+    plan, store = runtime.plan_for(run), runtime.store
+    names = list(plan.nodes)
+    nodes = dict(zip(names, store.reports(run, names), strict=True))
+    failed = [name for name, report in nodes.items() if report is not None and report.state == "failed"]
+    errors = {name: one.error or "failed" for name, one in zip(failed, store.outcomes(run, failed), strict=True)}
+    notebook = importlib.import_module("graflow_celery.terminal.notebook")
+    made: str = notebook.run_as_html(plan, run.id, store.details(run.id), nodes, errors, time.time())
+    return made
 
 
 def earlier(runtime: Runtime, run: RunRef, plan: Plan) -> Mapping[str, float]:

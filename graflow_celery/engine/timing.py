@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from graflow_celery.core.activation import item_of, key_of, split
+from graflow_celery.core.activation import Passes, item_of, key_of, split
 from graflow_celery.core.plan import NodeSpec
 from graflow_celery.ports import EventRecord
 
@@ -102,7 +102,7 @@ class Chronicle:
     """Feed it a run's events in their order; ask it at any time.
 
     Args:
-        nodes: the graph's nodes by id: which group each is in. Those of tasks that are added may be put in later.
+        nodes: the graph's nodes by id: which group each is in. Those of tasks that are added may be put in later, or left out.
     """
 
     nodes: Mapping[str, NodeSpec]
@@ -112,6 +112,7 @@ class Chronicle:
     _last: _Point | None = None
     _points: dict[str, _Point] = field(default_factory=dict)
     _groups: dict[str, _Group] = field(default_factory=dict)
+    _opened: dict[Passes, str] = field(default_factory=dict)
     _queued_in_all: float = 0.0
     _idle_in_all: float = 0.0
 
@@ -135,6 +136,7 @@ class Chronicle:
             if self._last is not None:
                 self._last.added = self._last.added or key
             self._groups[key] = _Group(_Point(key, "other", at, self._last))
+            self._opened[split(key)[1]] = key
         elif event == "node_started":
             self._start(key, attempt, at)
         elif event == "map_expanded":
@@ -190,6 +192,8 @@ class Chronicle:
         """The activation of the group that an activation is in."""
         node, passes = split(key)
         spec, item = self.nodes.get(node), item_of(node)
+        if spec is None and item is None:  # an added task that nobody told of: its group was opened in its pass
+            return self._opened.get(passes[:-1])
         name = spec.group if spec is not None else item[0] if item is not None else None
         return None if name is None else key_of(name, passes[:-1])
 
@@ -200,8 +204,7 @@ class Chronicle:
         end = self._now if self._ended is None else self._ended
         totals = dict.fromkeys(("worked", "repeated", "queued", "barriers", "other"), 0.0)
         steps: list[PathStep] = []
-        if self._last is not None:
-            totals["other"] += max(0.0, end - self._last.ended)
+        totals["other"] += max(0.0, end - (self._began if self._last is None else self._last.ended))
         for point in self._chain():
             before = self._began if point.cause is None else point.cause.ended
             if point.kind == "task" and point.started is not None:
@@ -237,7 +240,7 @@ def timing(records: Iterable[EventRecord], nodes: Mapping[str, NodeSpec]) -> Tim
 
     Args:
         records: the run's events in their order: ``run.events()``.
-        nodes: the nodes of its graph: ``run.plan.nodes``. Added tasks that are not among them are no one's members.
+        nodes: the nodes of its graph: ``run.plan.nodes``.
     """
     chronicle = Chronicle(nodes)
     for record in records:

@@ -35,7 +35,7 @@ from graflow_celery.terminal.progress import (
 from graflow_celery.terminal.wording import counted, counts, duration, first_line, missing, place, rate
 
 REFRESHES = 8
-BAR = 16
+BAR = 12
 ROOM_FOR_ECHO = 3  # columns: a line that is full when the terminal echoes ^C would push the screen up
 MEMBERS_SHOWN = 4  # a running group of so many tells of each; a larger one of those that run longest
 LONGEST, ERRORS = 2, 3
@@ -203,13 +203,11 @@ def _name(row: Row) -> str:
 
 
 def _pace(group: NodeProgress, now: float) -> list[str]:
-    """How many run, at which rate they end, and how long it will take, as far as it can be told."""
-    parts = [f"{group.active} running"] if group.active else []
+    """How long it will take, how many end in a second, and how many run: what matters most comes first."""
     left = group.left(now)
-    if left:
-        parts.append(rate(group.rate(now)))
-        parts += [f"{duration(left)} left"] if left >= TELL_LEFT else []
-    return parts
+    parts = [f"{duration(left)} left"] if left is not None and left >= TELL_LEFT else []
+    parts += [rate(group.rate(now))] if left else []
+    return parts + ([f"{group.active} running"] if group.active else [])
 
 
 def fold(nodes: Sequence[NodeProgress], room: int) -> tuple[Sequence[NodeProgress], str]:

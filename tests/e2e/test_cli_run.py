@@ -42,7 +42,7 @@ def test_parameters_reach_the_channel(lonely_shell: Shell) -> None:
     answer = lonely_shell("run", "greeting.py:wf", "--param", "ending=?", "--param", "count=1", "--no-progress")
     assert answer.code == 0
     assert "'name0! name0! name0! name0!?'" in answer.out
-    assert len(answer.out.splitlines()) <= 4
+    assert len(answer.out.splitlines()) <= 5
 
 
 def test_a_run_may_start_in_the_middle(lonely_shell: Shell) -> None:

@@ -102,7 +102,7 @@ class Chronicle:
     """Feed it a run's events in their order; ask it at any time.
 
     Args:
-        nodes: the graph's nodes by id: which group each is in. Those of tasks that are added may be put in later, or left out.
+        nodes: the graph's nodes by id: which group each is in. Those of added tasks may be put in later, or left out.
     """
 
     nodes: Mapping[str, NodeSpec]
@@ -121,11 +121,18 @@ class Chronicle:
         event, at = str(record["event"]), float(record.get("at", self._now))
         self._now = max(self._now, at)
         if event in ("run_submitted", "run_resumed", "run_retried"):
-            self.__init__(self.nodes, at, _now=at)  # type: ignore[misc]  # all that was before is told of elsewhere
+            self._begin(at)
         elif event in _ENDS:
             self._ended = at
         elif "node" in record:
             self._node(event, at, str(record["node"]), record)
+
+    def _begin(self, at: float) -> None:
+        """The run is submitted, or goes on after an end, of which nothing is left to tell."""
+        self._began, self._ended, self._now, self._last = at, None, at, None
+        self._queued_in_all = self._idle_in_all = 0.0
+        for known in (self._points, self._groups, self._opened):
+            known.clear()
 
     def _node(self, event: str, at: float, key: str, record: EventRecord) -> None:
         attempt = int(record.get("attempt", 0))

@@ -193,14 +193,17 @@ class MemoryRunStore:
 
     def _keep(self, transition: Transition, outcome: Outcome | None, took: float) -> None:
         fields: dict[str, Any] = {"event": transition.event}
+        worker = outcome.worker if outcome is not None else ""
         if transition.node is not None:
-            fields |= {"node": transition.node, "attempt": transition.attempt, "duration": took}
+            fields |= {"node": transition.node, "attempt": transition.attempt}
+            took = (outcome.duration if outcome is not None else 0.0) or took
+            fields |= {"worker": worker} if worker else {}
+            fields |= {"duration": took} if took or worker else {}
         if transition.items is not None:
             fields["count"] = transition.items
         if transition.reason:
             fields["reason"] = transition.reason
         if outcome is not None and transition.node is not None:
-            fields |= {"worker": outcome.worker, "duration": outcome.duration or took}
             if outcome.feedback is not None:
                 fields["request"] = outcome.feedback.id
             self._keep_outcome(transition.node, transition, outcome)

@@ -118,8 +118,11 @@ if t.node then
     redis.call('HSET', KEYS[11], ARGV[8], ARGV[9])
     redis.call('EXPIRE', KEYS[11], run_ttl)
   end
-  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '', 'duration', took,
+  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '',
     'reason', t.reason or '', 'request', ARGV[8] }
+  if took > 0 or (t.worker or '') ~= '' then
+    fields[#fields + 1], fields[#fields + 2] = 'duration', took
+  end
   if t.items then
     fields[#fields + 1], fields[#fields + 2] = 'count', t.items
   end

@@ -112,7 +112,7 @@ def test_through_a_group_it_leads_over_the_member_that_ended_last() -> None:
 
 def test_members_of_a_mapped_task_wait_from_when_its_items_were_counted() -> None:
     with workflow("mapped") as wf:
-        Task("items") >> task(_one, id="score").map() >> Task("last")
+        Task("items") >> _one.map(name="score") >> Task("last")
     found = told(
         wf.plan(),
         (0, "run_submitted"),
@@ -135,6 +135,7 @@ def test_members_of_a_mapped_task_wait_from_when_its_items_were_counted() -> Non
     assert (found.queued, found.other) == (1, 1)
 
 
+@task
 def _one(item: int) -> int:
     return item
 

@@ -134,8 +134,11 @@ def test_a_log_tells_of_members_and_of_added_tasks() -> None:
     lines: list[str] = []
     model = ProgressModel(mapped().plan())
     log = LogLines(model, "mapped", lines.append)
-    for event, fields in (("group_opened", {}), ("map_expanded", {"count": 3})):
-        record = {"event": event, "node": "score", "at": NOW, **fields}
+    told: list[EventRecord] = [
+        {"event": "group_opened", "node": "score", "at": NOW},
+        {"event": "map_expanded", "node": "score", "at": NOW, "count": 3},
+    ]
+    for record in told:
         log(record, model.feed(record))
     assert [line.partition(" s  ")[2] for line in lines] == ["score: counts its items", "score: 3 members"]
     model, records = real_run()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
-from graflow_celery.errors import BlobMissingError, BlobRejectedError, RunNotFoundError
+from graflow_celery.errors import BlobMissingError, BlobRejectedError
 from graflow_celery.ports import EventRecord, RunRef
 
 if TYPE_CHECKING:
@@ -42,11 +42,9 @@ def display(runtime: Runtime, run: RunRef, *, as_json: bool = False, quiet: bool
 @contextmanager
 def shown(runtime: Runtime, run: RunRef) -> Iterator[Callable[[EventRecord], None]]:
     """Shows what the block feeds; and at its end, if the run has ended, how."""
-    display_ = display(runtime, run)
-    with display_:
+    live: Any = importlib.import_module("graflow_celery.terminal.live")
+    with live.shown(display(runtime, run), run.id) as display_:
         yield display_.feed
-    if display_.model.has_ended:
-        importlib.import_module("graflow_celery.terminal.summary").tell(display_.model, run.id)
 
 
 def as_html(runtime: Runtime, run: RunRef) -> str:
@@ -64,21 +62,17 @@ def as_html(runtime: Runtime, run: RunRef) -> str:
 def earlier(runtime: Runtime, run: RunRef, plan: Plan) -> Mapping[str, float]:
     """How many seconds each node that is in no group took in the last run of this workflow that succeeded.
 
-    Empty if none of the latest runs is one. Some three round trips.
+    Empty if none of the latest runs is one. Three round trips.
     """
+    before = [run_id for run_id in runtime.store.recent(LOOKED_AT) if run_id != run.id]
+    with runtime.client.pipeline(transaction=False) as pipe:
+        for run_id in before:
+            pipe.hmget(runtime.keys.run(run_id).meta, "workflow", "status")
+        found = pipe.execute()
+    wanted = [plan.name.encode(), RunStatus.SUCCEEDED.encode()]
+    latest = next((run_id for run_id, told in zip(before, found, strict=True) if told == wanted), None)
+    if latest is None:
+        return {}
     names = [spec.id for spec in plan.nodes.values() if spec.group is None]
-    for run_id in runtime.store.recent(LOOKED_AT):
-        if run_id == run.id:
-            continue
-        try:
-            details = runtime.store.details(run_id)
-        except RunNotFoundError:  # the list of runs outlives them
-            continue
-        if details.get("workflow") == plan.name and details["status"] == RunStatus.SUCCEEDED:
-            reports = runtime.store.reports(RunRef(run_id, details["graph"]), names)
-            return {
-                name: report.duration
-                for name, report in zip(names, reports, strict=True)
-                if report is not None and report.state == "succeeded"
-            }
-    return {}
+    reports = zip(names, runtime.store.reports(RunRef(latest, ""), names), strict=True)
+    return {name: report.duration for name, report in reports if report is not None and report.state == "succeeded"}

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from graflow_celery.core.plan import Plan
 from graflow_celery.ports import EventRecord
-from graflow_celery.terminal import console
+from graflow_celery.terminal import console, summary
 from graflow_celery.terminal.progress import FAILED, NodeProgress, PlanFor, ProgressModel
 from graflow_celery.terminal.screen import Screen
 from graflow_celery.terminal.wording import counted, counts, duration, first_line, missing, place
@@ -65,6 +65,17 @@ def display(
         model.earlier = earlier()
         return Screen(model, title)
     return Lines(model, LogLines(model, title))
+
+
+@contextmanager
+def shown(display: Display, run_id: str) -> Iterator[Display]:
+    """Shows what the block feeds; and after it, if the run has ended, how."""
+    try:
+        with display:
+            yield display
+    finally:
+        if display.model.has_ended:
+            summary.tell(display.model, run_id)
 
 
 class Lines:

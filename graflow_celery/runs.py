@@ -134,9 +134,9 @@ class Run:
         return self._runtime.store.details(self.id)
 
     def nodes(self) -> dict[str, NodeReport | None]:
-        """Every node of the run and how it stands; None for one that did not begin."""
-        names = list(self.plan.nodes)
-        return dict(zip(names, self._runtime.store.reports(self._run, names), strict=True))
+        """Every node of the graph and how it stands, None for one that did not begin; and what else began, by key:
+        members of mapped tasks, added tasks, later passes."""
+        return {**dict.fromkeys(self.plan.nodes), **self._runtime.store.records(self._run)}
 
     def obstacle(self) -> str:
         """What keeps the run from moving now: a server that refuses to be written to, or queues without a worker."""

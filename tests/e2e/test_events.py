@@ -114,6 +114,7 @@ def test_each_event_is_documented_with_the_fields_that_it_has(graflow_settings: 
     assert failed.wait(timeout=30) is RunStatus.FAILED
     failed.retry_failed()
     assert failed.wait(timeout=30) is RunStatus.FAILED
+    assert [record["event"] for record in failed.events()].count("run_started") == 1
     cancelled = wf.submit(settings=graflow_settings)
     cancelled.cancel("enough")
 

@@ -168,6 +168,13 @@ def test_a_screen_shows_counts_rate_the_longest_and_the_last_errors(monkeypatch:
     assert lines[-1] == "  ✗ score[1]: ValueError: x"
 
 
+def test_the_first_line_says_what_is_left_of_the_run_once_an_earlier_one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = counting(10)
+    assert drawn(model, monkeypatch, at=3)[0].split() == ["mapped", "run", "1", "3.0", "s"]
+    model.earlier = {"last": 4.0}
+    assert drawn(model, monkeypatch, at=3)[0].endswith("3.0 s, about 11.0 s left")
+
+
 def test_a_small_group_tells_of_each_member_and_a_low_screen_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with workflow("small") as wf:
         ParallelGroup([ParallelGroup([Task("x"), Task("y")], name="inner"), Task("z")], name="outer") >> Task("end")

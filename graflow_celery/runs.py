@@ -13,6 +13,7 @@ from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.explaining import explain
+from graflow_celery.celery_backend.results import node_result, run_result
 from graflow_celery.celery_backend.retrying import RetryReport, retry
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.showing import as_html, display, shown
@@ -27,18 +28,15 @@ from graflow_celery.celery_backend.waiting import (
     is_pause,
 )
 from graflow_celery.celery_backend.watching import standby_of
-from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import CancelRequested
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
-from graflow_celery.engine.context import ExecutionContext, last_result
+from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.explanation import Explanation
 from graflow_celery.engine.feedback import FeedbackRequest, FeedbackResponse, requests
 from graflow_celery.engine.feedback_desk import answer, as_response, find
 from graflow_celery.errors import (
     BlobMissingError,
-    GraflowWorkflowCanceledError,
-    RunFailedError,
     RunTimeoutError,
     StoreUnavailableError,
 )
@@ -221,20 +219,7 @@ class Run:
             GraflowWorkflowCanceledError: the run was cancelled.
             RunFailedError: the run, or the node, has no result (yet).
         """
-        if node is not None:
-            return self._node_result(node)
-        details = self.details()
-        status = RunStatus(details["status"])
-        if status in (RunStatus.SUCCEEDED, RunStatus.TERMINATED):
-            return last_result(self.context, status, details.get("last_node"))
-        if status is RunStatus.RUNNING:
-            raise RunFailedError(self.id, "it has not ended yet. Wait for it: run.wait()")
-        if status is RunStatus.WAITING:
-            raise RunFailedError(self.id, f"it waits for a person. See: graflow-celery feedback list {self.id}")
-        error = self._runtime.store.error(self._run, node_of(details.get("failed_node", "")))
-        if status is RunStatus.CANCELLED:
-            raise error or GraflowWorkflowCanceledError(details.get("reason", ""))
-        raise error or RunFailedError(self.id, details.get("reason", "failed"))
+        return run_result(self._runtime, self._run) if node is None else node_result(self._runtime, self._run, node)
 
     def results(self) -> dict[str, Any]:
         """The results that are there, by task id: those of added tasks and of members of mapped tasks too."""
@@ -344,16 +329,6 @@ class Run:
         """Whether an event that tells of an end tells of the run's last one: it was not retried after that."""
         finished = self.finished_at
         return finished is not None and float(record["at"]) >= finished
-
-    def _node_result(self, node: str) -> Any:
-        spec = self.plan[node]
-        if spec.is_group:
-            return self.context.get_result(node)
-        found = self._runtime.store.results(self._run, [node])
-        if node in found:
-            return found[node]
-        error = self._runtime.store.error(self._run, node)
-        raise error or RunFailedError(self.id, f"node '{node}' has no result: it did not end, or was skipped")
 
     def _reader(self, key: str) -> EventReader:
         """A reader on a connection of its own, which may block."""

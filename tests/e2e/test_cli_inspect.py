@@ -69,7 +69,7 @@ def test_an_interrupted_watch_leaves_the_run_alone(shell: Shell, graflow_setting
 
 @workers
 def test_cancel_ends_a_run_and_says_when_it_was_over(shell: Shell, graflow_settings: Settings) -> None:
-    run_id = submit(shell, "slow", SLOW, "--param", "seconds=2")
+    run_id = submit(shell, "slow", SLOW, "--param", "seconds=5")
     answer = shell("cancel", run_id, "--reason", "changed my mind")
     assert (answer.code, answer.out) == (0, f"cancelled {run_id}\n")
     run = Run.get(run_id, graflow_settings)

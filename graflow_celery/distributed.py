@@ -11,6 +11,7 @@ from typing import Any
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.showing import shown
 from graflow_celery.celery_backend.source import Source
 from graflow_celery.celery_backend.submitting import check_run_id, found, start
 from graflow_celery.codec.manifest import PackedGraph, pack_graph
@@ -127,7 +128,7 @@ def resume(
 def finish(
     run: Run,
     timeout: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     feedback: Handler | None = None,
     *,
     to_end: bool = False,
@@ -137,11 +138,14 @@ def finish(
     ``feedback`` is told what its tasks ask. On a timeout or Ctrl-C the run is cancelled. Raises what :meth:`Run.result`
     and :meth:`Run.wait` raise.
     """
+    if progress is True:
+        with shown(run._runtime, run._run) as feed:
+            return finish(run, timeout, feed, feedback, to_end=to_end)
+    tell = progress or None
+    if feedback is not None:
+        tell = consulted(feedback, run.records, run.answer, Callers().call, tell)
     try:
-        status = run.wait(
-            timeout,
-            progress if feedback is None else consulted(feedback, run.records, run.answer, Callers().call, progress),
-        )
+        status = run.wait(timeout, tell, to_end=to_end)
     except RunTimeoutError as error:
         run.cancel(f"it did not end within {error.timeout:g} s")
         raise

@@ -7,29 +7,36 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.celery_backend.explaining import explain
+from graflow_celery.celery_backend.results import node_result, run_result
 from graflow_celery.celery_backend.retrying import RetryReport, retry
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.showing import as_html, display, shown
 from graflow_celery.celery_backend.source import Source
-from graflow_celery.celery_backend.waiting import OBSTACLES, Circumstances, abandoned, check_there, in_words
+from graflow_celery.celery_backend.waiting import (
+    OBSTACLES,
+    Circumstances,
+    abandoned,
+    check_there,
+    in_words,
+    is_end,
+    is_pause,
+)
 from graflow_celery.celery_backend.watching import standby_of
-from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import CancelRequested
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
-from graflow_celery.engine.context import ExecutionContext, last_result
+from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.explanation import Explanation
 from graflow_celery.engine.feedback import FeedbackRequest, FeedbackResponse, requests
 from graflow_celery.engine.feedback_desk import answer, as_response, find
 from graflow_celery.errors import (
     BlobMissingError,
-    GraflowWorkflowCanceledError,
-    RunFailedError,
     RunTimeoutError,
     StoreUnavailableError,
 )
@@ -38,6 +45,9 @@ from graflow_celery.redis_backend.client import check, connect, patience
 from graflow_celery.redis_backend.events import EventReader
 from graflow_celery.redis_backend.plea import MISSING
 from graflow_celery.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from graflow_celery.terminal.live import Display
 
 IDLE_SLICE = 1.0
 
@@ -122,9 +132,9 @@ class Run:
         return self._runtime.store.details(self.id)
 
     def nodes(self) -> dict[str, NodeReport | None]:
-        """Every node of the run and how it stands; None for one that did not begin."""
-        names = list(self.plan.nodes)
-        return dict(zip(names, self._runtime.store.reports(self._run, names), strict=True))
+        """Every node of the graph and how it stands, None for one that did not begin; and what else began, by key:
+        members of mapped tasks, added tasks, later passes."""
+        return {**dict.fromkeys(self.plan.nodes), **self._runtime.store.records(self._run)}
 
     def obstacle(self) -> str:
         """What keeps the run from moving now: a server that refuses to be written to, or queues without a worker."""
@@ -156,27 +166,33 @@ class Run:
                 yield record
 
     def wait(
-        self, timeout: float | None = None, progress: Progress | None = None, *, to_end: bool = False
+        self, timeout: float | None = None, progress: Progress | bool | None = False, *, to_end: bool = False
     ) -> RunStatus:
         """Blocks until the run has ended and returns its status; or ``waiting``: for a person who is late.
 
-        With ``to_end`` it blocks then too, until somebody has answered and the run has ended.
+        Args:
+            progress: True shows how it goes: on a terminal live, elsewhere as lines, and at the end a summary. A
+                function is called with each event.
+            to_end: block then too, until somebody has answered and the run has ended.
 
         Raises:
             RunTimeoutError: it has not ended after ``timeout`` seconds; it goes on.
             StoreUnavailableError: the server has not answered for ``reconnect_timeout``; nothing is lost by that.
             RunLostError: the server came back without the run.
         """
+        if progress is True:
+            with shown(self._runtime, self._run) as feed:
+                return self.wait(timeout, feed, to_end=to_end)
         deadline = None if timeout is None else time.monotonic() + timeout
-        keys = self._runtime.keys.run(self.id)
-        reader = self._reader(keys.events if progress is not None else keys.end)
+        keys, tell = self._runtime.keys.run(self.id), progress or None
+        reader = self._reader(keys.events if tell is not None else keys.end)
         try:
             for record in self._watch(reader, deadline):
                 if record is not None:
-                    (progress or self._warn)(record)
-                if not to_end and _is_pause(record) and self.status is RunStatus.WAITING:  # still, or once more
+                    (tell or self._warn)(record)
+                if not to_end and is_pause(record) and self.status is RunStatus.WAITING:  # still, or once more
                     break
-                if deadline is not None and time.monotonic() >= deadline and not _is_end(record):
+                if deadline is not None and time.monotonic() >= deadline and not is_end(record):
                     raise RunTimeoutError(self.id, timeout or 0.0, f"Look: graflow-celery show {self.id}")
             with self._persistent(deadline):
                 return self.status
@@ -184,6 +200,10 @@ class Run:
             if deadline is None or time.monotonic() < deadline:
                 raise
             raise RunTimeoutError(self.id, timeout or 0.0, str(error)) from None
+
+    def display(self, *, as_json: bool = False, quiet: bool = False) -> Display:
+        """What shows the run on standard output: feed it the events, in a ``with`` block."""
+        return display(self._runtime, self._run, as_json=as_json, quiet=quiet)
 
     def _warn(self, record: EventRecord) -> None:
         if record["event"] in OBSTACLES:
@@ -199,20 +219,7 @@ class Run:
             GraflowWorkflowCanceledError: the run was cancelled.
             RunFailedError: the run, or the node, has no result (yet).
         """
-        if node is not None:
-            return self._node_result(node)
-        details = self.details()
-        status = RunStatus(details["status"])
-        if status in (RunStatus.SUCCEEDED, RunStatus.TERMINATED):
-            return last_result(self.context, status, details.get("last_node"))
-        if status is RunStatus.RUNNING:
-            raise RunFailedError(self.id, "it has not ended yet. Wait for it: run.wait()")
-        if status is RunStatus.WAITING:
-            raise RunFailedError(self.id, f"it waits for a person. See: graflow-celery feedback list {self.id}")
-        error = self._runtime.store.error(self._run, node_of(details.get("failed_node", "")))
-        if status is RunStatus.CANCELLED:
-            raise error or GraflowWorkflowCanceledError(details.get("reason", ""))
-        raise error or RunFailedError(self.id, details.get("reason", "failed"))
+        return run_result(self._runtime, self._run) if node is None else node_result(self._runtime, self._run, node)
 
     def results(self) -> dict[str, Any]:
         """The results that are there, by task id: those of added tasks and of members of mapped tasks too."""
@@ -314,20 +321,14 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how the run stands at this moment."""
+        return as_html(self._runtime, self._run)
+
     def has_ended_with(self, record: EventRecord) -> bool:
         """Whether an event that tells of an end tells of the run's last one: it was not retried after that."""
         finished = self.finished_at
         return finished is not None and float(record["at"]) >= finished
-
-    def _node_result(self, node: str) -> Any:
-        spec = self.plan[node]
-        if spec.is_group:
-            return self.context.get_result(node)
-        found = self._runtime.store.results(self._run, [node])
-        if node in found:
-            return found[node]
-        error = self._runtime.store.error(self._run, node)
-        raise error or RunFailedError(self.id, f"node '{node}' has no result: it did not end, or was skipped")
 
     def _reader(self, key: str) -> EventReader:
         """A reader on a connection of its own, which may block."""
@@ -375,7 +376,7 @@ class Run:
                 if record["event"] == MISSING:
                     self.bring_back(record)
                 yield record
-                if _is_end(record) and self.has_ended_with(record):
+                if is_end(record) and self.has_ended_with(record):
                     return
             idle = 0.0 if records else idle + slice_
             if records:
@@ -389,14 +390,3 @@ class Run:
                 if found is not None and found != told:
                     yield {**found, "at": time.time()}
                 told = found
-
-
-def _is_end(record: EventRecord | None) -> bool:
-    return record is not None and str(record["event"]) in _ENDS
-
-
-def _is_pause(record: EventRecord | None) -> bool:
-    return record is not None and record["event"] == "run_waiting"
-
-
-_ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal)

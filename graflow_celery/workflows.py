@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import html
 import importlib
 import os
 import threading
@@ -12,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from graflow_celery.core.definition import WorkflowDefinition
 from graflow_celery.core.diagram import to_dot, to_mermaid
 from graflow_celery.core.lower import lower
+from graflow_celery.core.picture import to_svg
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.policy import SchedulingPolicy, as_scheduling_policy
 from graflow_celery.core.task import Ship, check_ship
 from graflow_celery.engine.feedback import Handler
 from graflow_celery.engine.llm import LLMRegistry
-from graflow_celery.errors import ConfigError
+from graflow_celery.errors import ConfigError, GraphCompilationError
 from graflow_celery.local import MAX_STEPS, LocalRun
 from graflow_celery.ports import EventRecord
 
@@ -58,7 +61,7 @@ class WorkflowContext(WorkflowDefinition):
         *,
         backend: Literal["local", "celery"] = "local",
         timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         settings: Settings | None = None,
         feedback: Handler | None = None,
         checkpoint_every: int = 0,
@@ -76,7 +79,8 @@ class WorkflowContext(WorkflowDefinition):
             initial_channel: values that the channel starts with.
             backend: ``"local"`` runs in threads of this process, ``"celery"`` on the workers.
             timeout: seconds after which the run is cancelled and RunTimeoutError raised.
-            progress: called with each event of the run as it happens.
+            progress: True shows how it goes, live on a terminal and elsewhere as lines, and at the end a summary. A
+                function is called with each event of the run as it happens.
             settings: for ``backend="celery"``, and for checkpoints; read from the environment by default.
             feedback: a function, or a `FeedbackHandler`, that is called in this process, in a thread of its own, with
                 each request that a task makes for a person. What it returns answers the request, unless it is None.
@@ -92,12 +96,13 @@ class WorkflowContext(WorkflowDefinition):
         """
         _check_steps(max_steps, checkpoint_every)
         if backend == "local":
+            shown = _module("terminal.live").display(self.plan(start_node), "") if progress is True else None
             run = LocalRun(
                 self,
                 start_node=start_node,
                 initial_channel=initial_channel,
                 max_steps=max_steps,
-                observer=progress,
+                observer=shown.feed if shown is not None else progress if callable(progress) else None,
                 policy=self.scheduling,
                 llm=self.llm,
                 feedback=feedback,
@@ -105,7 +110,10 @@ class WorkflowContext(WorkflowDefinition):
                 checkpoint_to=checkpoint_to,
                 settings=settings,
             )
-            result = run.execute(timeout)
+            if shown is not None:
+                shown.model.plan_for = functools.partial(run.graphs.plan_for, run.run)
+            with contextlib.nullcontext() if shown is None else _module("terminal.live").shown(shown, ""):
+                result = run.execute(timeout)
             return (result, run.context) if ret_context else result
         if backend != "celery":
             raise ConfigError(f"Unknown backend '{backend}'. Use 'local' or 'celery'.")
@@ -207,6 +215,13 @@ class WorkflowContext(WorkflowDefinition):
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
         return to_mermaid(self.graph)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the graph as a picture, or why there is none."""
+        try:
+            return to_svg(self.plan())
+        except GraphCompilationError as error:
+            return f"<pre>{html.escape(f'{self.name}: {error}')}</pre>"
 
     def to_dot(self) -> str:
         """The graph in Graphviz's language."""

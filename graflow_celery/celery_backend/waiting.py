@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.core.state import RunStatus
 from graflow_celery.errors import (
     NoWorkerError,
     RunLostError,
@@ -19,6 +20,7 @@ from graflow_celery.redis_backend.client import reported, takes_writes
 
 #: The events by which those who wait are told. No run's log has them.
 OBSTACLES = frozenset({"store_refuses", "workers_missing"})
+_ENDS = frozenset(f"run_{status}" for status in RunStatus if status.is_terminal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,16 @@ class Circumstances:
             return {"event": "store_refuses", "reason": self.refusal}
         missing = [queue for queue in queues if queue not in self.served]
         return {"event": "workers_missing", "queues": missing} if missing else None
+
+
+def is_end(record: EventRecord | None) -> bool:
+    """Whether an event tells of a run's end; the run may have been retried since."""
+    return record is not None and str(record["event"]) in _ENDS
+
+
+def is_pause(record: EventRecord | None) -> bool:
+    """Whether it tells that the run waits for a person who is late."""
+    return record is not None and record["event"] == "run_waiting"
 
 
 def check_there(runtime: Runtime, run_id: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from graflow_celery.cli import render
-from graflow_celery.cli.live import Display
 from graflow_celery.engine.feedback import FeedbackRequest, FeedbackType
 from graflow_celery.errors import FeedbackAnswerError
+from graflow_celery.terminal.live import Display
 
 _EXAMPLES = {FeedbackType.APPROVAL: "yes", FeedbackType.TEXT: "'some text'", FeedbackType.CUSTOM: "'{}'"}
 

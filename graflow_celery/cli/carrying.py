@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +13,16 @@ from rich.text import Text
 from graflow_celery import distributed, runs
 from graflow_celery.cli import failures, render
 from graflow_celery.cli.asking import Notice, Prompt, command, somebody_is_there
-from graflow_celery.cli.live import Display, display
-from graflow_celery.cli.progress import FAILED, SUCCEEDED, ProgressModel
-from graflow_celery.cli.wording import counted, duration, size
 from graflow_celery.core.state import RunStatus
 from graflow_celery.local import LocalRun
 from graflow_celery.settings import Settings
+from graflow_celery.terminal.live import display
+from graflow_celery.terminal.progress import ProgressModel
+from graflow_celery.terminal.summary import as_json as summary_as_json
+from graflow_celery.terminal.summary import tell as tell_run
+from graflow_celery.terminal.wording import counted, size
 from graflow_celery.workflows import WorkflowContext
 
-SLOWEST = 3
 REQUESTS_TOLD = 3
 
 
@@ -54,7 +56,7 @@ def run_here(request: Request) -> Ending:
     Raises:
         GraflowError: it could not start, or did not end in time. What a task of it raised is in the answer.
     """
-    shown = _display(request, "")
+    shown = display(request.workflow.plan(request.start), "", as_json=request.as_json, quiet=request.quiet)
     prompt = Prompt(shown) if somebody_is_there(as_json=request.as_json) else None
     run = LocalRun(
         request.workflow,
@@ -65,6 +67,7 @@ def run_here(request: Request) -> Ending:
         llm=request.workflow.llm,
         feedback=prompt or Notice(""),
     )
+    shown.model.plan_for = functools.partial(run.graphs.plan_for, run.run)
     if prompt is not None:
         prompt.give = run.answer
     try:
@@ -90,7 +93,7 @@ def run_on_workers(request: Request, settings: Settings | None = None) -> Ending
     run = request.workflow.submit(
         request.start, initial_channel=request.channel, settings=settings, require_workers=True
     )
-    shown = _display(request, run.id)
+    shown = run.display(as_json=request.as_json, quiet=request.quiet)
     prompt = Prompt(shown) if somebody_is_there(as_json=request.as_json) else None
     if prompt is not None:
         prompt.give = run.answer
@@ -142,37 +145,15 @@ def _tell_waiting(ending: Ending) -> int:
 
 
 def summary(ending: Ending, with_result: bool) -> None:
-    """Status, times, counts, the slowest tasks, uploads and the result."""
-    model = ending.model
-    status = str(model.status)
-    head = Text.assemble(
-        (status, render.style_of(status)),
-        f"  {model.plan.name}  ",
-        (f"run {ending.run_id}  " if ending.run_id else "", "dim"),
-        f"{duration(model.seconds(0.0))}",
-    )
-    render.say(head)
-    facts: list[tuple[str, str | Text]] = [("tasks", _task_counts(model))]
+    """What is told of every run, then its uploads and its result."""
+    more: list[tuple[str, str | Text]] = []
     if ending.run is not None:
         run = ending.run
         uploads = f"{counted(run.uploaded_blobs, 'blob')}, {size(run.uploaded_bytes)}"
-        facts.append(("uploads", uploads if run.uploaded_blobs else "none: the workers' store has this graph"))
-    slowest = [node for node in model.slowest(SLOWEST) if node.duration >= 0.1]
-    if slowest:
-        facts.append(("slowest", ", ".join(f"{node.id} {duration(node.duration)}" for node in slowest)))
-    if ending.error is None and with_result and model.status is not RunStatus.WAITING:
-        width = render.stdout().width - 12
-        facts.append(("result", render.pretty(ending.result, width)))
-    render.pairs(facts)
-
-
-def _task_counts(model: ProgressModel) -> str:
-    run = model.count(SUCCEEDED) + model.count(FAILED)
-    parts = [f"{run:,} run"]
-    parts += [f"{model.count(FAILED):,} failed"] if model.count(FAILED) else []
-    parts += [f"{len(list(model.tasks)) - run:,} not run"] if run < len(list(model.tasks)) else []
-    parts += [counted(model.retries, "retry", "retries")] if model.retries else []
-    return ", ".join(parts)
+        more.append(("uploads", uploads if run.uploaded_blobs else "none: the workers' store has this graph"))
+    if ending.error is None and with_result and ending.model.status is not RunStatus.WAITING:
+        more.append(("result", render.pretty(ending.result, render.stdout().width - 12)))
+    tell_run(ending.model, ending.run_id, more)
 
 
 def _as_json(ending: Ending) -> dict[str, Any]:
@@ -183,9 +164,7 @@ def _as_json(ending: Ending) -> dict[str, Any]:
         "workflow": model.plan.name,
         "status": str(model.status),
         "seconds": round(model.seconds(time.time()), 3),
-        "tasks": {state: model.count(state) for state in ("succeeded", "failed", "skipped")},
-        "retries": model.retries,
-        "slowest": [{"node": node.id, "seconds": node.duration} for node in model.slowest(SLOWEST)],
+        **summary_as_json(model),
     }
     if ending.run is not None:
         said["uploads"] = {"blobs": ending.run.uploaded_blobs, "bytes": ending.run.uploaded_bytes}
@@ -194,8 +173,3 @@ def _as_json(ending: Ending) -> dict[str, Any]:
     else:
         said["error"] = {"type": type(ending.error).__name__, "message": str(ending.error)}
     return said
-
-
-def _display(request: Request, run_id: str) -> Display:
-    plan = request.workflow.plan(request.start)
-    return display(plan, run_id, as_json=request.as_json, quiet=request.quiet)

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import click
 
 from graflow_celery.cli import options, render
-from graflow_celery.cli.wording import counted, duration, first_line, size
 from graflow_celery.redis_backend.garbage import Cleaning, Stored
 from graflow_celery.runs import client_runtime
+from graflow_celery.terminal.wording import counted, duration, first_line, size
 
 TOLD = 10
 OLD = 3600

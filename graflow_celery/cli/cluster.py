@@ -8,9 +8,9 @@ from typing import Any
 
 from graflow_celery import compat
 from graflow_celery.cli import render
-from graflow_celery.cli.wording import counted
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.settings import Settings
+from graflow_celery.terminal.wording import counted
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from rich.text import Text
 from graflow_celery.cli import options, render
 from graflow_celery.cli.findings import TIMEOUT, Finding
 from graflow_celery.cli.outside import broker, redelivery, result_backend, server
-from graflow_celery.cli.wording import counted, duration
 from graflow_celery.cli.workforce import runs, workforce
 from graflow_celery.errors import ConfigError
 from graflow_celery.redis_backend.client import opened
 from graflow_celery.redis_backend.liveness import WorkerLease
 from graflow_celery.settings import Settings, load_settings
+from graflow_celery.terminal.wording import counted, duration
 
 OUTSIDE_MISSING = 3
 

@@ -9,9 +9,9 @@ import click
 from rich.text import Text
 
 from graflow_celery.cli import options, render
-from graflow_celery.cli.wording import counted, duration, first_line
 from graflow_celery.engine.explanation import Deadline, Explanation, Happening, OpenGroup, OpenNode
 from graflow_celery.runs import Run
+from graflow_celery.terminal.wording import counted, duration, first_line
 
 MOST = 10
 #: Deadlines of a node that are told.

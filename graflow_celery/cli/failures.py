@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from graflow_celery.cli import render
-from graflow_celery.cli.progress import NodeProgress, ProgressModel
-from graflow_celery.cli.wording import first_line, place, shortened
 from graflow_celery.errors import GraflowError, ParallelGroupError, RemoteError, RemoteTraceback, TaskError
+from graflow_celery.terminal.progress import NodeProgress, ProgressModel
+from graflow_celery.terminal.wording import first_line, place, shortened
 
 FRAMES_TOLD = 3
 MEMBERS_TOLD = 3
@@ -88,7 +88,7 @@ def run_failure(error: BaseException, model: ProgressModel, error_of: ErrorOf) -
         failed = model.failures[0] if model.failures else None
     else:
         yield from _headline(error)
-        failed = next((node for node in reversed(model.failures) if model.plan[node.id].group is None), None)
+        failed = next((node for node in reversed(model.failures) if model.group_of(node) is None), None)
     origin = _origin(error, model, error_of)
     if failed is not None and (failed.worker not in ("", "local") or not isinstance(error, TaskError)):
         yield f"  {_where(failed)}"

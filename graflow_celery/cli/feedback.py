@@ -10,11 +10,11 @@ import click
 from rich.text import Text
 
 from graflow_celery.cli import options, render
-from graflow_celery.cli.wording import first_line
 from graflow_celery.distributed import active_runs
 from graflow_celery.engine.feedback import FeedbackRequest, FeedbackType, run_of
 from graflow_celery.errors import FeedbackNotFoundError, RunNotFoundError
 from graflow_celery.runs import Run
+from graflow_celery.terminal.wording import first_line
 
 
 @click.group()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -13,14 +13,14 @@ from rich.text import Text
 
 from graflow_celery.cli import carrying, options, render
 from graflow_celery.cli.interruption import exit_code_of, terminable
-from graflow_celery.cli.live import display
-from graflow_celery.cli.progress import ProgressModel, steps
-from graflow_celery.cli.wording import duration, first_line
+from graflow_celery.core.activation import item_of, split
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.distributed import recent_runs
 from graflow_celery.ports import RunRef
 from graflow_celery.runs import Run
+from graflow_celery.terminal.progress import ProgressModel, steps
+from graflow_celery.terminal.wording import duration, first_line
 
 ERRORS_TOLD = 10
 
@@ -84,7 +84,7 @@ def watch(run_id: str, as_json: bool, traceback: bool) -> int:
     """Follow a run until it ends. Exit status 0 if it succeeded, 1 if not; Ctrl-C leaves the run alone."""
     render.show_warnings()
     run = Run.get(run_id)
-    shown = display(run.plan, run.id, as_json=as_json)
+    shown = run.display(as_json=as_json)
     try:
         with terminable(), shown:
             for record in run.events(follow=True):
@@ -167,23 +167,60 @@ def _nodes(run: Run) -> dict[str, dict[str, Any]]:
                 "worker": report.worker,
                 "started": report.started,
                 "seconds": report.duration,
+                **({"added": True} if report.graph else {}),
             }
     return found
 
 
 def _node_rows(plan: Plan, nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str | Text]]:
-    """The nodes that are in no group; of a group, how many of its members are in which state."""
+    """The nodes that are in no group, below each the tasks that it added; of a group, how its members stand."""
+    members, added = _members(plan, nodes)
     for name in steps(plan):
-        spec, node = plan[name], nodes[name]
-        state, took, attempt, worker = node["state"], "", "", str(node.get("worker", ""))
-        if spec.is_group:
-            states = Counter(nodes[member]["state"] for member in spec.exits)
-            worker = ", ".join(f"{count:,} {state}" for state, count in states.items())
-            state = "running" if state == "waiting" and set(states) != {"waiting"} else state
-        elif "attempt" in node:
-            took = duration(time.time() - node["started"] if state == "running" else node["seconds"])
-            attempt = str(node["attempt"] or "")
-        yield [spec.id, Text(state, style=render.style_of(state)), took, attempt, worker]
+        node = nodes[name]
+        if plan[name].is_group:
+            yield _group_row(name, node, members[name])
+        else:
+            state, took, attempt = node["state"], "", ""
+            if "attempt" in node:
+                took = duration(time.time() - node["started"] if state == "running" else node["seconds"])
+                attempt = str(node["attempt"] or "")
+            yield [name, Text(state, style=render.style_of(state)), took, attempt, str(node.get("worker", ""))]
+        for key in added.get(name, ()):
+            yield _group_row(f"  + added by {name}", nodes[key], members[key])
+
+
+def _members(
+    plan: Plan, nodes: Mapping[str, Mapping[str, Any]]
+) -> tuple[Mapping[str, Counter[str]], Mapping[str, list[str]]]:
+    """How many members of each group are in which state; and the groups of added tasks, by who added them."""
+    members: dict[str, Counter[str]] = defaultdict(Counter)
+    added: dict[str, list[str]] = defaultdict(list)
+    groups = {split(key)[1]: key for key, node in nodes.items() if node.get("added") and ">" in split(key)[0]}
+    for key in groups.values():
+        added[split(key)[0].rpartition(">")[0]].append(key)
+    for spec in plan.nodes.values():
+        members[spec.id].update(nodes[name]["state"] for name in spec.exits)
+    for key, node in nodes.items():
+        name, passes = split(key)
+        item = item_of(name)
+        if item is not None and not passes:
+            members[item[0]][node["state"]] += 1
+        elif passes[:-1] in groups:
+            members[groups[passes[:-1]]][node["state"]] += 1
+    return members, added
+
+
+def _group_row(name: str, node: Mapping[str, Any], states: Mapping[str, int]) -> list[str | Text]:
+    state = node["state"]
+    state = "running" if state == "waiting" and states and set(states) != {"waiting"} else state
+    took = duration(node["seconds"]) if node.get("seconds") else ""
+    return [
+        name,
+        Text(state, style=render.style_of(state)),
+        took,
+        "",
+        ", ".join(f"{n:,} {one}" for one, n in sorted(states.items(), key=lambda item: (-item[1], item[0]))),
+    ]
 
 
 def _error_rows(errors: Mapping[str, str]) -> Iterator[list[str | Text]]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from graflow_celery.cli.wording import shortened
 from graflow_celery.codec.callables import register_by_value
 from graflow_celery.errors import ConfigError, GraflowError, GraphCompilationError, WorkflowFileError
+from graflow_celery.terminal.wording import shortened
 from graflow_celery.workflows import WorkflowContext
 
 _PRIVATE = "graflow_workflow_file_"

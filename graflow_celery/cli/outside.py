@@ -16,11 +16,11 @@ from redis.retry import Retry
 
 from graflow_celery.celery_backend.app import create_app
 from graflow_celery.cli.findings import TIMEOUT, Finding
-from graflow_celery.cli.wording import first_line, size
 from graflow_celery.errors import ConfigError, UnavailableError
 from graflow_celery.redis_backend.client import Client, opened, reported, takes_writes
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.settings import Settings, celery_url, mask_url
+from graflow_celery.terminal.wording import first_line, size
 
 #: Seconds after which Celery's Redis broker delivers again what was not acknowledged, if nothing else is set.
 VISIBILITY_TIMEOUT = 3600

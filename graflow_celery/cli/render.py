@@ -2,95 +2,37 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.pretty import pretty_repr
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 200
+from graflow_celery.terminal.console import is_terminal, pairs, say, say_json, show, stderr, stdout, style_of, symbols
+
+__all__ = [
+    "busy",
+    "complain",
+    "is_terminal",
+    "log_to_stderr",
+    "notice",
+    "pairs",
+    "pretty",
+    "say",
+    "say_json",
+    "show_warnings",
+    "stderr",
+    "stdout",
+    "style_of",
+    "symbols",
+    "table",
+]
+
 RESULT_LINES = 10
-STYLES = {
-    "succeeded": "green",
-    "ok": "green",
-    "running": "cyan",
-    "queued": "cyan",
-    "waiting": "dim",
-    "asking": "yellow",
-    "pending": "yellow",
-    "late": "bold red",
-    "completed": "green",
-    "failed": "bold red",
-    "fail": "bold red",
-    "error": "bold red",
-    "cancelled": "yellow",
-    "skipped": "yellow",
-    "warn": "yellow",
-    "warning": "yellow",
-    "interrupted": "yellow",
-    "unfinished": "yellow",
-}
-
-
-@functools.cache
-def stdout() -> Console:
-    """The console on standard output. Not a terminal: no colours, and no line is cut at 80 columns."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE)
-
-
-@functools.cache
-def stderr() -> Console:
-    return Console(highlight=False, markup=False, stderr=True, width=None if sys.stderr.isatty() else WIDE)
-
-
-def is_terminal() -> bool:
-    """Whether standard output is a screen that can be redrawn."""
-    return sys.stdout.isatty() and not stdout().is_dumb_terminal
-
-
-def symbols() -> Mapping[str, str]:
-    """A sign for each state, in what the terminal's encoding can show."""
-    if stdout().encoding.lower().startswith("utf"):
-        return {
-            "succeeded": "✓",
-            "failed": "✗",
-            "skipped": "○",
-            "unfinished": "○",
-            "waiting": "·",
-            "running": "▸",
-            "asking": "?",
-        }
-    return {
-        "succeeded": "+",
-        "failed": "x",
-        "skipped": "-",
-        "unfinished": "-",
-        "waiting": ".",
-        "running": ">",
-        "asking": "?",
-    }
-
-
-def style_of(state: str) -> str:
-    return STYLES.get(state, "")
-
-
-def say(text: str | Text = "") -> None:
-    """One or more lines on stdout, as they are."""
-    stdout().print(text, soft_wrap=True)
-
-
-def say_json(value: Any) -> None:
-    """One JSON document on one line; what JSON does not know becomes its text."""
-    stdout().print(json.dumps(value, default=repr, ensure_ascii=False), soft_wrap=True)
 
 
 def complain(lines: Sequence[str], kind: str = "error") -> None:
@@ -131,29 +73,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: S
         )
     for row in rows:
         drawn.add_row(*row)
-    _print(drawn)
-
-
-def pairs(facts: Iterable[tuple[str, str | Text]], indent: int = 2) -> None:
-    """Names and values, one pair a line, the values aligned."""
-    drawn = Table.grid(padding=(0, 2, 0, 0))
-    drawn.add_column(style="dim", no_wrap=True)
-    drawn.add_column(overflow="fold")
-    for name, value in facts:
-        drawn.add_row(name, value if isinstance(value, Text) else Text(value))
-    _print(Padding(drawn, (0, 0, 0, indent)))
-
-
-def _print(drawn: RenderableType) -> None:
-    """Prints a table; in a file without the spaces that fill its lines up."""
-    console = stdout()
-    if sys.stdout.isatty():
-        console.print(drawn)
-        return
-    with console.capture() as captured:
-        console.print(drawn)
-    for line in captured.get().splitlines():
-        say(line.rstrip())
+    show(drawn)
 
 
 def pretty(value: Any, width: int) -> str:

@@ -8,8 +8,8 @@ import click
 
 from graflow_celery.celery_backend.retrying import RetryReport
 from graflow_celery.cli import options, render
-from graflow_celery.cli.wording import counted
 from graflow_celery.runs import Run
+from graflow_celery.terminal.wording import counted
 
 NODES_TOLD = 12
 

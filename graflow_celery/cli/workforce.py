@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 from graflow_celery.cli.findings import Finding
-from graflow_celery.cli.wording import counted, duration
 from graflow_celery.distributed import active_runs
 from graflow_celery.errors import GraflowError
 from graflow_celery.redis_backend.client import Client, Scripts
@@ -14,6 +13,7 @@ from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.liveness import Liveness, WorkerLease
 from graflow_celery.runs import Run
 from graflow_celery.settings import Settings
+from graflow_celery.terminal.wording import counted, duration
 
 #: Runs that are looked at, the oldest first, and stalled ones that are told of.
 LOOKED_AT, TOLD = 200, 5

@@ -94,7 +94,7 @@ class Scheduler:
             case RunStarted(timeout):
                 entered = self._enter(start_of(plan))
                 expiry = () if timeout is None else (Emission(ExpireRun(timeout), delay=timeout),)
-                return Transition("run_started", emissions=(*entered, *expiry))
+                return Transition("run_submitted", emissions=(*entered, *expiry))
             case MapExpanded(group, items):
                 return self._expanded(Place.of(plan, group), items)
             case BarrierReached(group):
@@ -267,6 +267,7 @@ class Scheduler:
             "map_expanded",
             place.key,
             scopes=place.scopes,
+            items=items,
             declares=((place.barrier, items), (f"next:{place.key}", at_once)) if items else (),
             arrivals=(Arrival(f"items:{place.key}", 1, True, 1, (Emission(then),)),),
             acknowledges=(OpenGroup(place.key, place.graph),),
@@ -401,7 +402,8 @@ class Scheduler:
         if not spec.is_group:
             command: Command = DispatchNode(place.key, place.plan.first, place.graph)
             return (Emission(command, weight=place.weight, reenters=reenters),)
-        opened = [Emission(OpenGroup(place.key, place.graph), weight=place.weight, reenters=reenters)]
+        members = len(spec.exits)
+        opened = [Emission(OpenGroup(place.key, place.graph), place.weight, reenters=reenters, members=members)]
         if spec.timeout is not None:
             opened.append(Emission(ExpireGroup(place.key, place.graph), delay=spec.timeout))
         for entry in spec.entries:

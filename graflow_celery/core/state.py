@@ -93,6 +93,7 @@ class Emission:
         expected: a chord's body will carry it out: it is queued all the same, but sent only if that does not happen.
         delay: seconds after which it is due.
         reenters: the id of a node that runs again with it; the run counts how often.
+        members: of a group that it opens: how many its barrier waits for, as far as that is known.
     """
 
     command: Command
@@ -100,6 +101,7 @@ class Emission:
     expected: bool = False
     delay: float = 0.0
     reenters: str = ""
+    members: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Transition:
         graph: the added tasks' graph that the activation belongs to, if it does; noted where it has no record yet.
         holder: if it is given, nothing changes unless this worker runs the attempt; empty: unless nobody began it.
         becomes: the new state; with ``next_attempt`` the attempt that is current from now on.
+        items: of a mapped task that was expanded: how many members it has.
         retries: the failure is followed by another attempt.
         loses: the attempt lost its process.
         mirror: the activation under which the barrier around it looks for its outcome, if that is another one.
@@ -167,6 +170,7 @@ class Transition:
     holder: str | None = None
     becomes: NodeState | None = None
     next_attempt: int = 0
+    items: int | None = None
     retries: bool = False
     loses: bool = False
     mirror: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, DispatchNode, OpenGroup
-from graflow_celery.core.state import Applied, NodeState, RunState, RunStatus, Transition
+from graflow_celery.core.state import Applied, Emission, NodeState, RunState, RunStatus, Transition
 from graflow_celery.memory_backend.channel import MemoryChannel
 from graflow_celery.ports import (
     NOTHING,
@@ -50,6 +50,7 @@ class MemoryRunStore:
         self._results: dict[str, Any] = {}
         self._inputs: dict[str, Any] = {}
         self._feedback: dict[str, FeedbackRecord] = {}
+        self._since: dict[str, float] = {}
         self._channel = channel
         self._clock = clock
         self._observer = observer
@@ -61,21 +62,25 @@ class MemoryRunStore:
             leave = self.state.begin(attempt.node, attempt.number, attempt.worker, tuple(scopes), graph)
             if leave is None or leave.max_steps is not None:
                 return None if leave is None else Begun(leave=leave)
+            if self.state.steps == 1:
+                self._record(event="run_started", worker=attempt.worker)
+            self._since[attempt.node] = self._clock()
             self._record(event="node_started", node=attempt.node, attempt=attempt.number, worker=attempt.worker)
             return Begun(self.values(attempt.run, names), leave, self._inputs.get(attempt.node, NOTHING))
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         with self._lock:
+            took = self._running_for(transition)
             applied = self.state.apply(transition)
             if applied.stale:
                 return applied
-            self._keep(transition, outcome)
+            self._keep(transition, outcome, took)
             for emission in applied.emissions:
-                self._record_emission(emission.command)
+                self._record_emission(emission)
             if applied.status.is_terminal:
                 self._record(event=f"run_{applied.status}", reason=self.state.reason)
             elif transition.pauses:
-                self._record(event="run_waiting")
+                self._record(event="run_waiting", node=transition.node)
             if transition.resumes:
                 self.ended.clear()
         if applied.status.is_terminal:
@@ -178,14 +183,27 @@ class MemoryRunStore:
         error = self.errors.get(node_of(node)) if record.state is not NodeState.SUCCEEDED else None
         return NodeOutcome(record.state, record.attempt, f"{type(error).__name__}: {error}" if error else None)
 
-    def _keep(self, transition: Transition, outcome: Outcome | None) -> None:
+    def _running_for(self, transition: Transition) -> float:
+        """Seconds since the node that changes its state began to run; 0 if it does not run."""
+        node = transition.node
+        record = self.state.nodes.get(node) if node is not None and transition.becomes is not None else None
+        if node is None or record is None or record.state is not NodeState.RUNNING:
+            return 0.0
+        return max(0.0, self._clock() - self._since.get(node, self._clock()))
+
+    def _keep(self, transition: Transition, outcome: Outcome | None, took: float) -> None:
         fields: dict[str, Any] = {"event": transition.event}
+        worker = outcome.worker if outcome is not None else ""
         if transition.node is not None:
             fields |= {"node": transition.node, "attempt": transition.attempt}
+            took = (outcome.duration if outcome is not None else 0.0) or took
+            fields |= {"worker": worker} if worker else {}
+            fields |= {"duration": took} if took or worker else {}
+        if transition.items is not None:
+            fields["count"] = transition.items
         if transition.reason:
             fields["reason"] = transition.reason
         if outcome is not None and transition.node is not None:
-            fields |= {"worker": outcome.worker, "duration": outcome.duration}
             if outcome.feedback is not None:
                 fields["request"] = outcome.feedback.id
             self._keep_outcome(transition.node, transition, outcome)
@@ -204,11 +222,17 @@ class MemoryRunStore:
         if outcome.feedback is not None:
             self._feedback[outcome.feedback.id] = outcome.feedback
 
-    def _record_emission(self, command: Command) -> None:
+    def _record_emission(self, emission: Emission) -> None:
+        command = emission.command
         if isinstance(command, DispatchNode):
-            self._record(event="node_queued", node=command.node, attempt=command.attempt)
+            fields: dict[str, Any] = {"event": "node_queued", "node": command.node, "attempt": command.attempt}
         elif isinstance(command, OpenGroup):
-            self._record(event="group_opened", node=command.group)
+            fields = {"event": "group_opened", "node": command.group, "attempt": 0}
+            self._since[command.group] = self._clock()
+        else:
+            return
+        more = {"count": emission.members, "delay": emission.delay, "graph": command.graph}
+        self._record(**fields, **{name: value for name, value in more.items() if value})
 
     def _record(self, **fields: Any) -> None:
         record: EventRecord = {**fields, "at": self._clock()}

@@ -9,8 +9,11 @@ from graflow_celery.ports import EventRecord
 from graflow_celery.redis_backend.client import Client
 
 BATCH = 1000
-#: Fields that are whole numbers; a duration is in milliseconds.
-_NUMBERS = frozenset({"attempt", "count", "duration"})
+#: What a run's stream is trimmed to, about; `lua/commit.lua` and `lua/begin.lua` say the same.
+MAX_EVENTS = 100_000
+#: Fields that are whole numbers; times are in milliseconds.
+_NUMBERS = frozenset({"attempt", "count", "duration", "delay"})
+_TIMES = frozenset({"duration", "delay"})
 
 Entries = list[tuple[str, EventRecord]]
 
@@ -79,7 +82,7 @@ def _record(entry_id: str, fields: dict[bytes, bytes]) -> EventRecord:
     record: dict[str, Any] = {"at": int(entry_id.partition("-")[0]) / 1000}
     for name, value in ((name.decode(), value.decode()) for name, value in fields.items()):
         if name in _NUMBERS:
-            record[name] = int(value) / 1000 if name == "duration" else int(value)
+            record[name] = int(value) / 1000 if name in _TIMES else int(value)
         elif value or name == "event":
             record[name] = value
     return record

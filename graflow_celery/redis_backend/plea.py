@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from graflow_celery.errors import BlobMissingError, UnavailableError
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import Client
-from graflow_celery.redis_backend.events import parse
+from graflow_celery.redis_backend.events import MAX_EVENTS, parse
 from graflow_celery.redis_backend.keys import Keys
 
 #: The event by which a run's clients are asked: ``names`` of blobs, parted by commas, ``what`` they are, ``node``.
@@ -92,7 +92,7 @@ class Plea:
         said = {"event": MISSING, "node": node, "names": ",".join(names), "what": what}
         with self._client.pipeline(transaction=False) as pipe:
             pipe.xrevrange(keys.restored, count=1)
-            pipe.xadd(keys.events, said, maxlen=100_000, approximate=True, nomkstream=True)
+            pipe.xadd(keys.events, said, maxlen=MAX_EVENTS, nomkstream=True)
             pipe.xadd(keys.end, said)
             pipe.expire(keys.end, self._ttl)
             newest = pipe.execute()[0]

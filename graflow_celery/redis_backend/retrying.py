@@ -18,6 +18,7 @@ from graflow_celery.core.state import Emission, NodeState, RunState
 from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import FeedbackRecord, RunRef
 from graflow_celery.redis_backend.client import Client, Scripts
+from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.snapshots import joins_of, record_text, state_of
@@ -155,14 +156,18 @@ class RedisRetries:
         pipe.hincrby(keys.meta, "retries", 1)
 
     def _tell_queued(self, pipe: Any, keys: RunKeys, emissions: tuple[Emission, ...]) -> None:
-        for command in (item.command for item in emissions):
+        for item in emissions:
+            command = item.command
             if isinstance(command, DispatchNode):
                 event: dict[str, str | int] = {"event": "node_queued", "node": command.node, "attempt": command.attempt}
             elif isinstance(command, OpenGroup):
                 event = {"event": "group_opened", "node": command.group, "attempt": 0}
+                event |= {"count": item.members} if item.members else {}
             else:
                 continue
-            pipe.xadd(keys.events, event)
+            event |= {"delay": int(item.delay * 1000)} if item.delay else {}
+            event |= {"graph": command.graph} if command.graph else {}
+            pipe.xadd(keys.events, event, maxlen=MAX_EVENTS)
 
 
 def large_values(client: Client, scripts: Scripts, keys: RunKeys) -> Iterator[Large]:

@@ -25,6 +25,7 @@ from graflow_celery.ports import (
     RunRef,
 )
 from graflow_celery.redis_backend.client import Client, Scripts
+from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
@@ -374,9 +375,7 @@ class RedisRunStore:
 
     def note(self, run: RunRef, event: str, **fields: str | int) -> None:
         """Writes down in the run's events what no transition of it tells."""
-        self._client.xadd(
-            self._keys.run(run.id).events, {"event": event, **fields}, maxlen=100_000, approximate=True, nomkstream=True
-        )
+        self._client.xadd(self._keys.run(run.id).events, {"event": event, **fields}, maxlen=MAX_EVENTS, nomkstream=True)
 
     def begged(self, run: RunRef, error: BlobMissingError) -> bool:
         begged = self._values.content.plea.begged(run, error)

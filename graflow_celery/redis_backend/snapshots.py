@@ -14,6 +14,7 @@ from graflow_celery.core.state import Emission, NodeRecord, NodeState, RunState,
 from graflow_celery.errors import RunNotFoundError
 from graflow_celery.ports import FeedbackRecord, RunRef, Snapshot
 from graflow_celery.redis_backend.client import Client
+from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
@@ -120,7 +121,7 @@ class RedisSnapshots:
         keys = self._keys.run(run.id)
         with self._client.pipeline(transaction=True) as pipe:
             pipe.rpush(keys.checkpoints, path)
-            pipe.xadd(keys.events, {"event": "checkpoint_taken", "path": path, "count": steps})
+            pipe.xadd(keys.events, {"event": "checkpoint_taken", "path": path, "count": steps}, maxlen=MAX_EVENTS)
             for key in (keys.checkpoints, keys.events):
                 pipe.expire(key, self._lifetimes.run_ttl)
             pipe.execute()

@@ -64,11 +64,19 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
         wire["pauses" if transition.pauses else "resumes"] = True
     if transition.ends is not None:
         wire["ends"] = transition.ends.value
-    if outcome.worker:
-        wire |= {"worker": outcome.worker, "duration": int(outcome.duration * 1000)}
     if create is not None:
         wire["create"] = dict(create)
-    return wire
+    return wire | _told(transition, outcome)
+
+
+def _told(transition: Transition, outcome: Outcome) -> dict[str, Any]:
+    """What goes into the run's events alone."""
+    told: dict[str, Any] = {} if transition.items is None else {"items": transition.items}
+    if outcome.worker:
+        told["worker"] = outcome.worker
+    if outcome.duration:
+        told["duration"] = int(outcome.duration * 1000)
+    return told
 
 
 def chosen(transition: Transition, reply: Sequence[Any]) -> tuple[Emission, ...]:
@@ -97,7 +105,7 @@ def _emission(emission: Emission) -> list[Any]:
             record = ["", "", 0, ""]
     delay = int(emission.delay * 1000)
     text = to_text(emission.command)
-    return [text, emission.weight, int(emission.expected), delay, emission.reenters, *record]
+    return [text, emission.weight, int(emission.expected), delay, emission.reenters, *record, emission.members]
 
 
 def _draw(draw: Draw) -> list[str | int]:

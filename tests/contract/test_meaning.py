@@ -313,8 +313,9 @@ def test_a_workflow_runs_again_and_its_events_come_in_order(execute: Execute) ->
         seen: list[str] = []
         assert execute(wf, progress=lambda record, seen=seen: seen.append(str(record["event"]))) == 10
         assert seen == [
-            "run_started",
+            "run_submitted",
             "node_queued",
+            "run_started",
             "node_started",
             "node_succeeded",
             "node_queued",

@@ -24,6 +24,7 @@ _VARIABLE = (
     (re.compile(r"\b(process|pid) \d+\b"), r"\1 <pid>"),
     (re.compile(r"Error \d+ connecting"), "Error connecting"),
     (re.compile(r"^ +slowest .*\n", re.MULTILINE), ""),  # told of a run whose tasks took some time
+    (re.compile(r"^ +(path|waiting) .*$", re.MULTILINE), r"\1"),  # which member comes last is chance
     (re.compile(r"[ \t]+"), " "),
 )
 

@@ -37,8 +37,7 @@ pytestmark = pytest.mark.workers
 FEW, MANY = 10, 1000
 LATER = "later"
 PAIR_EVENTS = [
-    "run_started",
-    *("node_queued", "node_started", "node_succeeded"),
+    *("run_submitted", "node_queued", "run_started", "node_started", "node_succeeded"),
     *("node_queued", "node_started", "node_succeeded"),
     "run_succeeded",
 ]
@@ -152,7 +151,7 @@ async def test_events_come_while_they_happen_and_end_with_the_run(graflow_settin
 async def test_the_connections_end_with_the_last_follower(graflow_settings: Settings, tmp_path: Path) -> None:
     run = slow(tmp_path).submit(settings=graflow_settings)
     async with aclosing(run.aevents()) as events:
-        assert (await anext(events))["event"] == "run_started"
+        assert (await anext(events))["event"] == "run_submitted"
         await until(lambda: connections(graflow_settings).count(CLIENT_NAME) == 1, "the reading connection alone")
     await until(lambda: CLIENT_NAME not in connections(graflow_settings), "the connection to be closed")
     (tmp_path / "open").touch()

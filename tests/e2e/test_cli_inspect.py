@@ -9,7 +9,7 @@ import pytest
 
 from graflow_celery import Run, RunStatus, Settings
 from tests.e2e.shell import Shell
-from tests.e2e.workflows import FAILING, FAILING_GROUP, GREETING, SLOW
+from tests.e2e.workflows import FAILING, FAILING_GROUP, GREETING, GROWING, SLOW
 
 workers = pytest.mark.workers
 
@@ -69,7 +69,7 @@ def test_an_interrupted_watch_leaves_the_run_alone(shell: Shell, graflow_setting
 
 @workers
 def test_cancel_ends_a_run_and_says_when_it_was_over(shell: Shell, graflow_settings: Settings) -> None:
-    run_id = submit(shell, "slow", SLOW, "--param", "seconds=2")
+    run_id = submit(shell, "slow", SLOW, "--param", "seconds=5")
     answer = shell("cancel", run_id, "--reason", "changed my mind")
     assert (answer.code, answer.out) == (0, f"cancelled {run_id}\n")
     run = Run.get(run_id, graflow_settings)
@@ -102,6 +102,21 @@ def test_show_folds_groups_and_tells_errors(shell: Shell) -> None:
     assert told["nodes"]["m1"]["state"] == "failed"
     assert told["nodes"]["m2"]["state"] == "succeeded"
     assert told["errors"]["m11"] == "ValueError: odd: 11"
+
+
+@workers
+def test_show_counts_members_of_mapped_tasks_and_added_tasks(shell: Shell) -> None:
+    run_id = submit(shell, "growing", GROWING)
+    assert shell("watch", run_id).code == 0
+    answer = shell("show", run_id)
+    assert (answer.code, answer.err) == (0, "")
+    rows = {line.strip().partition("  ")[0]: line for line in answer.out.splitlines()}
+    assert rows["score"].endswith("3 succeeded, 1 failed")
+    assert rows["+ added by grows"].endswith("1 succeeded")  # the group that holds them
+    assert rows["score[2]"].split(maxsplit=1)[1] == "ValueError: no score for 2"
+    told = json.loads(shell("show", run_id, "--json").out)
+    assert told["nodes"]["score[1]"]["state"] == "succeeded"
+    assert told["errors"] == {"score[2]": "ValueError: no score for 2"}
 
 
 @workers

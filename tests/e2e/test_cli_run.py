@@ -16,7 +16,7 @@ import pytest
 from graflow_celery import Run, RunStatus, Settings
 from graflow_celery.testing import wait_until
 from tests.e2e.shell import PROGRAM, Shell
-from tests.e2e.workflows import FAILING, FAILING_GROUP, GREETING, SLOW
+from tests.e2e.workflows import FAILING, FAILING_GROUP, GREETING, SCORES, SLOW
 
 GREETINGS = "name0! name1! name2! name0!"
 
@@ -42,7 +42,7 @@ def test_parameters_reach_the_channel(lonely_shell: Shell) -> None:
     answer = lonely_shell("run", "greeting.py:wf", "--param", "ending=?", "--param", "count=1", "--no-progress")
     assert answer.code == 0
     assert "'name0! name0! name0! name0!?'" in answer.out
-    assert len(answer.out.splitlines()) <= 4
+    assert len(answer.out.splitlines()) <= 5
 
 
 def test_a_run_may_start_in_the_middle(lonely_shell: Shell) -> None:
@@ -98,7 +98,7 @@ def test_json_is_one_object_a_line(shell: Shell) -> None:
     answer = shell("run", "greeting", "--backend", "celery", "--json")
     assert (answer.code, answer.err) == (0, "")
     *events, summary = [json.loads(line) for line in answer.out.splitlines()]
-    assert [events[0]["event"], events[-1]["event"]] == ["run_started", "run_succeeded"]
+    assert [events[0]["event"], events[-1]["event"]] == ["run_submitted", "run_succeeded"]
     assert {event["run"] for event in events} == {summary["run"]}
     assert (summary["event"], summary["status"], summary["result"]) == ("summary", "succeeded", GREETINGS + ".")
     assert summary["tasks"] == {"succeeded": 6, "failed": 0, "skipped": 0}
@@ -204,6 +204,32 @@ def test_on_a_terminal_no_line_is_wider_than_it(lonely_shell: Shell) -> None:
     assert max(len(line) for line in lines) <= 80
     assert any(line.startswith("  ✗  clean  attempt 2  BadRow: long long") for line in lines)
     assert any(line.startswith("failed  failing") for line in lines)
+
+
+@pytest.mark.workers
+def test_a_terminal_shows_members_rates_errors_and_the_path(shell: Shell) -> None:
+    shell.write("scores.py", SCORES)
+    written = on_terminal(shell, "run", "scores", "--backend", "celery")
+    run_id = run_id_in(plain(written))
+    lines = [line for part in plain(written).split("\n") for line in part.split("\r")]
+    assert max(len(line) for line in lines) <= 80
+    assert any(re.match(r"  \S  score .*\d+/40, 1 failed, .*\d running", line) for line in lines)
+    assert any(re.search(r"\d/40, 1 failed, .*\d/s", line) for line in lines)
+    assert "  ✗ score[5]: ValueError: no score for 5" in [line.rstrip() for line in lines]
+    screen, _, summary = plain(written).rpartition("succeeded  scores  run ")
+    assert [line.split()[:2] for line in screen.splitlines()[-3:]] == [["✓", "items"], ["✓", "score"], ["✓", "last"]]
+    assert re.search(r"^  path +items \S+ m?s > score\[\d+\] \S+ m?s > last ", summary, re.MULTILINE)
+    assert re.search(r"^  waiting +\S+ m?s for workers, \S+ m?s at barriers, of ", summary, re.MULTILINE)
+
+    said = json.loads(shell("watch", run_id, "--json").out.splitlines()[-1])
+    assert [step["node"].partition("[")[0] for step in said["critical_path"]] == ["items", "score", "score", "last"]
+    assert set(said["time"]) >= {"worked", "queued", "barriers", "idle_in_all"}
+    assert sum(said["tasks"].values()) == 42
+
+
+def plain(text: str) -> str:
+    """What a terminal was sent, without colours and movements of the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
 def on_terminal(shell: Shell, *arguments: str) -> str:

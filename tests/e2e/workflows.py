@@ -92,3 +92,53 @@ ASKING = """
     with workflow("asking") as wf:
         review >> publish
 """
+
+SCORES = """
+import threading
+from graflow_celery import task, workflow
+
+@task
+def items():
+    return list(range(40))
+
+@task
+def score(item):
+    threading.Event().wait(0.1)
+    if item == 5:
+        raise ValueError(f"no score for {item}")
+    return item
+
+@task
+def last():
+    return "done"
+
+with workflow("scores") as wf:
+    items >> score.map().with_execution(policy="best_effort") >> last
+"""
+
+GROWING = """
+from graflow_celery import parallel, task, workflow
+
+@task
+def items():
+    return list(range(4))
+
+@task
+def score(item):
+    if item == 2:
+        raise ValueError(f"no score for {item}")
+    return item
+
+@task(inject_context=True)
+def grows(context):
+    context.next_task(parallel(one, two))
+
+@task
+def one(): ...
+
+@task
+def two(): ...
+
+with workflow("growing") as wf:
+    items >> score.map().with_execution(policy="best_effort") >> grows
+"""

@@ -137,7 +137,7 @@ def _tell(console: Console, chaos: Chaos, stage: Stage, found: list[Audited], me
     console.print(
         f"attempts started {started}; commands carried out by a monitor {again}; refused as stale "
         f"{_refused(stage, found)}; "
-        + ", ".join(f"{end[4:]} {ends.count(end)}" for end in sorted(set(ends) - {"run_started"}))
+        + ", ".join(f"{end[4:]} {ends.count(end)}" for end in sorted(set(ends) - {"run_submitted", "run_started"}))
     )
     console.print("left over: " + ", ".join(f"{count} {name}" for name, count in messages.items()))
     worst = sorted(stalls, key=lambda stall: stall.lost_at - stall.started_at)[:5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,10 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
 from graflow_celery.core.state import STALE, Applied, Leave, NodeRecord, NodeState, RunState
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.ports import Attempt, NodeReport, RunRef
+from graflow_celery.memory_backend.channel import MemoryChannel
+from graflow_celery.memory_backend.run_store import MemoryRunStore
+from graflow_celery.ports import Attempt, EventRecord, NodeReport, RunRef
+from graflow_celery.redis_backend.events import EventReader
 from graflow_celery.settings import Settings
 from tests.property.driver import Begin, Driver, Step
 from tests.property.shapes import Task, Workflow, build, workflows
@@ -34,19 +38,22 @@ class Twin:
         self.runtime = runtime
         self.store = runtime.store
         self.run = RunRef(uuid.uuid4().hex[:16], "graph")
+        self.memory = MemoryRunStore(MemoryChannel({}), clock=lambda: 0.0)
 
     def follow(self, step: Step, said: Leave | Applied | None, state: RunState) -> None:
         answer = self.begin(step) if isinstance(step, Begin) else self.commit(step)
         assert answer == said, f"{step}: redis {answer}, memory {said}"
 
     def begin(self, step: Begin) -> Leave | None:
-        attempt = Attempt(self.run, step.plan, step.node, step.attempt, "worker", step.worker)
+        attempt = Attempt(self.run, step.plan, step.node, step.attempt, step.worker, step.worker)
         begun = self.store.begin(attempt, step.scopes, [])
+        self.memory.begin(attempt, step.scopes, [])
         return None if begun is None else begun.leave
 
     def commit(self, step: Step) -> Applied:
         assert not isinstance(step, Begin)
-        if step.event == "run_started":
+        self.memory.commit(self.run, step)
+        if step.event == "run_submitted":
             return self.store.create(self.run, step, {"workflow": "random", "tasks": 1})
         return self.store.commit(self.run, step)
 
@@ -69,6 +76,12 @@ class Twin:
         if not state.status.is_terminal:
             self.compare_outbox(state, float(details["started"]) / 1000)
         self.compare_watch(state)
+        self.compare_events()
+
+    def compare_events(self) -> None:
+        """The same events in the same order, with the same fields but for times."""
+        reader = EventReader(self.runtime.client, self.runtime.keys.run(self.run.id).events)
+        assert [told(record) for record in reader.history()] == [told(record) for record in self.memory.events]
 
     def compare_outbox(self, state: RunState, started: float) -> None:
         """The same commands, each due when its delay is over, and a grace later what a worker is sent."""
@@ -86,6 +99,11 @@ class Twin:
         found = self.runtime.client.zrange(self.runtime.keys.run(self.run.id).watch, 0, -1)
         waits = {key for key, record in state.nodes.items() if record.state in (NodeState.QUEUED, NodeState.RUNNING)}
         assert {key.decode() for key in found} == (set() if state.status.is_terminal else waits)
+
+
+def told(record: EventRecord) -> dict[str, Any]:
+    """An event without its times; a field that says nothing is as good as none."""
+    return {name: value for name, value in record.items() if value and name not in ("at", "duration")}
 
 
 def as_record(report: NodeReport | None) -> NodeRecord | None:

@@ -95,6 +95,7 @@ def workflows(show: Callable[[EventRecord], None]) -> None:
     wf.execute()
     wf.execute("plain", initial_channel={"factor": 3}, timeout=10.0, progress=show)
     wf.execute(backend="celery", settings=load_settings(redis_url="redis://127.0.0.1:6379/0"))
+    wf.execute(progress=True)
     _, context = wf.execute(ret_context=True)
     assert isinstance(context, ExecutionContext)
     wf.execute(backend="threads")  # type: ignore[arg-type]
@@ -111,6 +112,9 @@ def runs(wf: WorkflowContext) -> None:
     assert_type(run.started_at, float)
     assert_type(run.finished_at, float | None)
     assert_type(run.wait(timeout=1.0), RunStatus)
+    assert_type(run.wait(progress=True), RunStatus)
+    run.wait(progress=print)
+    run.wait(progress="yes")  # type: ignore[arg-type]
     assert_type(run.results(), dict[str, Any])
     assert_type(run.events(follow=True), Iterator[EventRecord])
     assert_type(run.context, ExecutionContext)

@@ -37,13 +37,16 @@ end
 if meta[2] and tonumber(meta[3] or 0) >= tonumber(meta[2]) then
   return { 2, tonumber(meta[2]) }
 end
-redis.call('HINCRBY', KEYS[1], 'steps', 1)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local name = string.match(worker, '^[^#]*')
+if redis.call('HINCRBY', KEYS[1], 'steps', 1) == 1 and redis.call('HSETNX', KEYS[1], 'begun', now) == 1 then
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', 100000, '*', 'event', 'run_started', 'worker', name)
+end
 redis.call('HSET', KEYS[2], node,
   table.concat({ 'running', attempt, worker, now, 0, losses, retries, cycle, graph }, '|'))
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 100000, '*',
-  'event', 'node_started', 'node', node, 'attempt', attempt, 'worker', string.match(worker, '^[^#]*'))
+  'event', 'node_started', 'node', node, 'attempt', attempt, 'worker', name)
 redis.call('ZADD', KEYS[7], now + ARGV[4], node)
 redis.call('EXPIRE', KEYS[2], ARGV[5])
 local reply = { 1, retries, cycle, redis.call('HGET', KEYS[6], node) }

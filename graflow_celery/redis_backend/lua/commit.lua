@@ -4,9 +4,10 @@
 --       12 checkpoints  13 watch  14 blobs
 -- ARGV  1 the transition as JSON:
 --           event, node, attempt, scopes, graph: of added tasks, holder, becomes, next, retries, losses, mirror, consumes,
---           declares, jumps, acks, pauses, resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
+--           declares, jumps, acks, pauses, resumes, ends, reason, worker, duration (ms; if it is missing: since it runs),
+--           items: of a mapped task, keep: the name of the result or error
 --           arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
---           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph], ...]
+--           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph, members], ...]
 --           draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
 --                     attempt]
 --           first     the number of first attempts where it was decided: what dates from before a retry is stale
@@ -64,9 +65,12 @@ if t.node then
     end
   end
   local present = redis.call('HGET', nodes, t.node)
-  local started, losses, retries, cycle, graph = '', 0, 0, 0, t.graph or ''
+  local started, losses, retries, cycle, graph, took = '', 0, 0, 0, t.graph or '', t.duration or 0
   if present then
     local state, attempt, worker, since, _, lost, tried, again, home = string.match(present, RECORD)
+    if not t.duration and t.becomes and state == 'running' then
+      took = math.max(0, now - since)
+    end
     if final[state] or tonumber(attempt) ~= t.attempt then
       return { 0, status }
     end
@@ -80,7 +84,7 @@ if t.node then
   if t.becomes then
     local attempt = t.next > 0 and t.next or t.attempt
     local worker = t.becomes ~= 'queued' and t.worker or ''
-    local text = table.concat({ t.becomes, attempt, worker, started, t.duration or 0, losses + t.losses,
+    local text = table.concat({ t.becomes, attempt, worker, started, took, losses + t.losses,
       retries + t.retries, cycle, graph }, '|')
     redis.call('HSET', nodes, t.node, text)
     if t.mirror then
@@ -114,8 +118,15 @@ if t.node then
     redis.call('HSET', KEYS[11], ARGV[8], ARGV[9])
     redis.call('EXPIRE', KEYS[11], run_ttl)
   end
-  record('event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '',
-    'duration', t.duration or 0, 'reason', t.reason or '', 'request', ARGV[8])
+  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '',
+    'reason', t.reason or '', 'request', ARGV[8] }
+  if took > 0 or (t.worker or '') ~= '' then
+    fields[#fields + 1], fields[#fields + 2] = 'duration', took
+  end
+  if t.items then
+    fields[#fields + 1], fields[#fields + 2] = 'count', t.items
+  end
+  record(unpack(fields))
 else
   record('event', t.event, 'reason', t.reason or '')
 end
@@ -174,7 +185,7 @@ end
 local reply = { 1, status, 0 }
 local outstanding = 0 - t.consumes -- not -0, which HINCRBY refuses
 for _, emission in ipairs(emissions) do
-  local command, weight, expected, delay, reenters, event, node, attempt, graph = unpack(emission)
+  local command, weight, expected, delay, reenters, event, node, attempt, graph, members = unpack(emission)
   outstanding = outstanding + weight
   -- What is sent at once, or with a countdown, is due when it should have been; a timer is due at its time.
   redis.call('ZADD', outbox, now + delay + ((delay == 0 or event ~= '') and grace or 0), command)
@@ -201,7 +212,15 @@ for _, emission in ipairs(emissions) do
     local state = event == 'group_opened' and 'running' or 'queued'
     redis.call('HSET', nodes, node, table.concat({ state, attempt, '', now + delay, 0, losses, retries, cycle, graph }, '|'))
     redis.call('ZADD', watch, now + delay + patience, node)
-    record('event', event, 'node', node, 'attempt', attempt, 'count', weight)
+    local fields = { 'event', event, 'node', node, 'attempt', attempt }
+    for name, value in pairs({ count = members, delay = delay, graph = graph }) do
+      if value ~= 0 and value ~= '' then
+        fields[#fields + 1], fields[#fields + 2] = name, value
+      end
+    end
+    if not t.ends then -- nothing that is queued now will start
+      record(unpack(fields))
+    end
   end
 end
 outstanding = redis.call('HINCRBY', meta, 'outstanding', outstanding)

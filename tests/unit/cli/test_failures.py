@@ -6,7 +6,6 @@ import pytest
 import redis
 
 from graflow_celery.cli.failures import report, run_failure, traceback_text, user_frames
-from graflow_celery.cli.progress import ProgressModel
 from graflow_celery.core.expr import ParallelGroup
 from graflow_celery.core.task import Task
 from graflow_celery.errors import (
@@ -18,6 +17,7 @@ from graflow_celery.errors import (
     RunFailedError,
     UnavailableError,
 )
+from graflow_celery.terminal.progress import ProgressModel
 from graflow_celery.workflows import workflow
 
 REMOTE = """\

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from graflow_celery.cli.live import LogLines
-from graflow_celery.cli.progress import ProgressModel, steps
-from graflow_celery.cli.screen import fold
-from graflow_celery.cli.wording import counts, duration, size
 from graflow_celery.core.expr import ParallelGroup
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.core.task import Task, task
 from graflow_celery.local import LocalRun
 from graflow_celery.ports import EventRecord
+from graflow_celery.terminal.live import LogLines
+from graflow_celery.terminal.progress import ProgressModel, steps
+from graflow_celery.terminal.screen import fold
+from graflow_celery.terminal.wording import counts, duration, size
 from graflow_celery.workflows import workflow
 
 
@@ -44,7 +44,7 @@ def test_a_run_from_its_start_to_its_end() -> None:
     model = story.model
     assert [node.state for node in model.outermost] == ["waiting"] * 3
 
-    story("run_started")
+    story("run_submitted")
     story("node_queued", "first", attempt=1)
     assert model.nodes["first"].state == "queued"
     story("node_started", "first", attempt=1, worker="w1")
@@ -95,7 +95,7 @@ def test_retries_and_losses_are_counted_and_the_node_waits_again() -> None:
 
 def test_a_failed_run_leaves_what_ran_unfinished() -> None:
     story = Story(plan_of())
-    story("run_started")
+    story("run_submitted")
     story("group_opened", "packages", count=3)
     story("node_started", "m0", attempt=1)
     story("run_cancelled", reason="enough")
@@ -234,7 +234,7 @@ def test_a_log_tells_the_steps() -> None:
     lines: list[str] = []
     log = LogLines(story.model, "census  run 1", lines.append)
     for record in (
-        {"event": "run_started", "at": 50.0},
+        {"event": "run_submitted", "at": 50.0},
         {"event": "node_queued", "node": "first", "attempt": 1, "at": 50.0},
         {"event": "workers_missing", "queues": ["celery"], "at": 53.0},
         {"event": "node_started", "node": "first", "attempt": 1, "worker": "w1", "at": 55.0},
@@ -289,7 +289,7 @@ def test_a_node_that_asks_and_a_person_who_is_late() -> None:
     model = story.model
     lines: list[str] = []
     log = LogLines(model, "census", lines.append)
-    story("run_started")
+    story("run_submitted")
     story("node_started", "first", attempt=1)
     story("feedback_requested", "first", attempt=1, request="run-1")
     first = model.nodes["first"]
@@ -309,7 +309,7 @@ def test_a_node_that_asks_and_a_person_who_is_late() -> None:
 def test_a_member_that_asks_is_not_active_and_the_run_waits_for_each_who_is_late() -> None:
     story = Story(plan_of())
     model = story.model
-    story("run_started")
+    story("run_submitted")
     story("group_opened", "packages")
     for member in ("m0", "m1"):
         story("node_started", member, attempt=1)

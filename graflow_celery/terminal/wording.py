@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from graflow_celery.cli.progress import NodeProgress
+from graflow_celery.terminal.progress import NodeProgress
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -31,6 +31,13 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rate(per_second: float) -> str:
+    """``51/s``, ``7.5/s``, ``12/min``."""
+    if per_second >= 10:
+        return f"{per_second:,.0f}/s"
+    return f"{per_second:.1f}/s" if per_second >= 0.5 else f"{per_second * 60:.1f}/min"
 
 
 def size(count: int) -> str:

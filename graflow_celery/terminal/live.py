@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
-from graflow_celery.cli import render
-from graflow_celery.cli.progress import FAILED, NodeProgress, ProgressModel
-from graflow_celery.cli.screen import Screen
-from graflow_celery.cli.wording import counted, counts, duration, first_line, missing, place
 from graflow_celery.core.plan import Plan
 from graflow_celery.ports import EventRecord
+from graflow_celery.terminal import console, summary
+from graflow_celery.terminal.progress import FAILED, NodeProgress, PlanFor, ProgressModel
+from graflow_celery.terminal.screen import Screen
+from graflow_celery.terminal.wording import counted, counts, duration, first_line, missing, place
 
 LINES_PER_GROUP = 14
 FAILURES_TOLD = 3
+TELL_LEFT = 1.0  # seconds: less is not worth a guess
 #: Of what befalls members of a group: how often it is told of at the most.
 TOLD_AT_FIRST = {"requested": 3, "lost": 3, "returned": 3}
 
@@ -39,17 +40,42 @@ class Display(Protocol):
     ) -> None: ...
 
 
-def display(plan: Plan, run_id: str, *, as_json: bool = False, quiet: bool = False) -> Display:
-    """What fits where standard output goes to; ``quiet`` shows nothing and keeps count. A run here has an empty id."""
-    model = ProgressModel(plan)
+def display(
+    plan: Plan,
+    run_id: str,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
+    plan_for: PlanFor | None = None,
+    earlier: Callable[[], Mapping[str, float]] = dict,
+) -> Display:
+    """What fits where standard output goes to; ``quiet`` shows nothing and keeps count. A run here has an empty id.
+
+    Args:
+        plan_for: where plans of added tasks come from.
+        earlier: how many seconds nodes took in an earlier run; asked only where a screen shows what is left.
+    """
+    model = ProgressModel(plan, plan_for)
     title = f"{plan.name}  run {run_id}" if run_id else plan.name
     if as_json:
-        return Lines(model, lambda record, _: render.say_json({"run": run_id, **record}))
+        return Lines(model, lambda record, _: console.say_json({"run": run_id, **record}))
     if quiet:
         return Lines(model, lambda record, _: None)
-    if render.is_terminal():
+    if console.is_terminal():
+        model.earlier = earlier()
         return Screen(model, title)
     return Lines(model, LogLines(model, title))
+
+
+@contextmanager
+def shown(display: Display, run_id: str) -> Iterator[Display]:
+    """Shows what the block feeds; and after it, if the run has ended, how."""
+    try:
+        with display:
+            yield display
+    finally:
+        if display.model.has_ended:
+            summary.tell(display.model, run_id)
 
 
 class Lines:
@@ -86,7 +112,7 @@ def _held(lock: threading.Lock) -> Iterator[None]:
 class LogLines:
     """State changes as lines. A group has some twenty at most: its opening, first failures, a few counts, its end."""
 
-    def __init__(self, model: ProgressModel, title: str, say: Callable[[str], None] = render.say) -> None:
+    def __init__(self, model: ProgressModel, title: str, say: Callable[[str], None] = console.say) -> None:
         self._model = model
         self._title = title
         self._say = say
@@ -98,8 +124,8 @@ class LogLines:
 
     def _lines(self, record: EventRecord, node: NodeProgress | None) -> list[str]:
         event = str(record["event"])
-        if event == "run_started":
-            return [f"{self._title}  {counted(len(list(self._model.tasks)), 'task')}"]
+        if event == "run_submitted":
+            return [f"{self._title}  {counted(self._model.total, 'task')}"]
         if event == "workers_missing":
             return [missing(self._model.missing_queues)]
         if event == "run_stalled":
@@ -111,10 +137,12 @@ class LogLines:
             return [f"waits: {self._model.refusal}"]
         if node is None:
             return []
+        if event == "map_expanded":
+            return [f"{node.id}: {counted(node.members, 'member')}"]
         verb = event.partition("_")[2]
-        group = self._model.plan[node.id].group
+        group = self._model.group_of(node)
         if group is not None:
-            return self._member(verb, node, self._outermost(group))
+            return self._member(verb, node, self._outermost(group), float(record.get("at", 0.0)))
         if node.is_group:
             return [_group_line(verb, node)]
         return _task_lines(verb, node)
@@ -125,20 +153,22 @@ class LogLines:
         return self._told[text] > 1
 
     def _outermost(self, group: str) -> NodeProgress:
-        while (outer := self._model.plan[group].group) is not None:
+        while (outer := self._model.specs[group].group) is not None:
             group = outer
         return self._model.nodes[group]
 
-    def _member(self, verb: str, node: NodeProgress, group: NodeProgress) -> list[str]:
+    def _member(self, verb: str, node: NodeProgress, group: NodeProgress, now: float) -> list[str]:
         if verb == FAILED and not node.is_group and len(self._model.failures) <= FAILURES_TOLD:
             return [f"{group.id}: {_task_lines(verb, node)[0]}"]
         if verb in TOLD_AT_FIRST and self._told_before(group, verb) < TOLD_AT_FIRST[verb]:
             return [f"{group.id}: {_task_lines(verb, node)[0]}"]
-        due = group.done * LINES_PER_GROUP // group.members
+        due = group.done * LINES_PER_GROUP // max(1, group.members)
         if due <= self._told.get(group.id, 0) or group.done == group.members:
             return []
         self._told[group.id] = due
-        return [f"{group.id}: {counts(group)}"]
+        left = group.left(now)
+        guess = f", about {duration(left)} left" if left is not None and left >= TELL_LEFT else ""
+        return [f"{group.id}: {counts(group)}{guess}"]
 
     def _told_before(self, group: NodeProgress, verb: str) -> int:
         """Of how many members of a group this was told before."""
@@ -148,14 +178,16 @@ class LogLines:
 
 
 def _group_line(verb: str, group: NodeProgress) -> str:
+    name = group.label or group.id
     match verb:
         case "opened":
-            return f"{group.id}: {counted(group.members, 'member')} started"
+            started = "counts its items" if group.mapped else f"{counted(group.members, 'member')} started"
+            return f"{name}: {started}"
         case "succeeded":
-            return f"{group.id}: {counts(group)}, done in {duration(group.seconds(0.0))}"
+            return f"{name}: {counts(group)}, done in {duration(group.seconds(0.0))}"
         case "skipped":
-            return f"{group.id} skipped: what it follows did not succeed"
-    return f"{group.id} failed: {first_line(group.reason)}"
+            return f"{name} skipped: what it follows did not succeed"
+    return f"{name} failed: {first_line(group.reason)}"
 
 
 def _task_lines(verb: str, node: NodeProgress) -> list[str]:

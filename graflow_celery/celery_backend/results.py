@@ -1,0 +1,40 @@
+"""What a run, or a node of it, has come to: its result, or why there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.core.activation import node_of
+from graflow_celery.core.state import RunStatus
+from graflow_celery.engine.context import last_result
+from graflow_celery.errors import GraflowWorkflowCanceledError, RunFailedError
+from graflow_celery.ports import RunRef
+
+
+def run_result(runtime: Runtime, run: RunRef) -> Any:
+    """The run's last result. Raises what `Run.result` raises."""
+    details = runtime.store.details(run.id)
+    status = RunStatus(details["status"])
+    if status in (RunStatus.SUCCEEDED, RunStatus.TERMINATED):
+        return last_result(runtime.context(run, runtime.plan_for(run)), status, details.get("last_node"))
+    if status is RunStatus.RUNNING:
+        raise RunFailedError(run.id, "it has not ended yet. Wait for it: run.wait()")
+    if status is RunStatus.WAITING:
+        raise RunFailedError(run.id, f"it waits for a person. See: graflow-celery feedback list {run.id}")
+    error = runtime.store.error(run, node_of(details.get("failed_node", "")))
+    if status is RunStatus.CANCELLED:
+        raise error or GraflowWorkflowCanceledError(details.get("reason", ""))
+    raise error or RunFailedError(run.id, details.get("reason", "failed"))
+
+
+def node_result(runtime: Runtime, run: RunRef, node: str) -> Any:
+    """The result of a node; of a group, those of its members. Raises what `Run.result` raises."""
+    plan = runtime.plan_for(run)
+    if plan[node].is_group:
+        return runtime.context(run, plan).get_result(node)
+    found = runtime.store.results(run, [node])
+    if node in found:
+        return found[node]
+    error = runtime.store.error(run, node)
+    raise error or RunFailedError(run.id, f"node '{node}' has no result: it did not end, or was skipped")

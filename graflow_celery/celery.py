@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from graflow_celery import compat
+from graflow_celery import compat, metrics
 from graflow_celery.celery_backend.app import create_app, setup
 from graflow_celery.settings import load_settings
 
@@ -19,7 +19,9 @@ def _app() -> Celery:
     settings = load_settings()
     if settings.compat:
         compat.install()
-    return create_app(settings)
+    made = create_app(settings)
+    metrics.install(made, settings)
+    return made
 
 
 app = _app()

@@ -35,10 +35,15 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{workers}:beats           | zset   | a day after the last beat, as the next: worker -> ms of its last beat     |
 | P:{workers}:leases          | hash   | worker -> what it is and which tasks it holds, as JSON                    |
 | P:{workers}:declared        | zset   | worker -> ms at which it was declared dead, until it beats again          |
-| P:{workers}:received        | hash   | queue -> how many messages of it workers have received                    |
+| P:{workers}:received        | hash   | queue -> how many messages of it workers have received; and              |
+|                             |        | "\\0content:KIND" -> how much content they read and stored               |
 | P:{workers}:ticks           | hash   | when a monitor looked last, and until when it declares nobody dead, ms    |
 | P:{workers}:monitor         | string | the monitor's lease                                                       |
 | P:{workers}:bell            | stream | rung when a worker is known to be dead; wakes the monitors                |
+| P:{metrics}:totals          | hash   | run_ttl after the last scrape, as the next: what was counted, as JSON -> n |
+| P:{metrics}:runs            | hash   | run -> how far its events are counted, as JSON                            |
+| P:{metrics}:turns           | zset   | run that has events to come -> when they were counted last, s             |
+| P:{metrics}:ended           | zset   | result_ttl: run that ended -> when that was counted, s                    |
 """
 
 from __future__ import annotations
@@ -102,6 +107,16 @@ class WorkforceKeys:
     bell: str
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsKeys:
+    """What was counted of all runs, for Prometheus. They share a hash tag of their own."""
+
+    totals: str
+    runs: str
+    turns: str
+    ended: str
+
+
 def lock_keys(channel: str, key: str) -> tuple[str, str]:
     """The lock of a key of the run whose channel is at ``channel``, and the list by which its waiters are woken."""
     return f"{channel}:lock:{key}", f"{channel}:free:{key}"
@@ -161,6 +176,11 @@ class Keys:
         base = f"{self.prefix}:{{workers}}"
         names = ("beats", "leases", "declared", "received", "ticks", "monitor", "bell")
         return WorkforceKeys(*(f"{base}:{name}" for name in names))
+
+    @property
+    def metrics(self) -> MetricsKeys:
+        base = f"{self.prefix}:{{metrics}}"
+        return MetricsKeys(*(f"{base}:{name}" for name in ("totals", "runs", "turns", "ended")))
 
     @property
     def runs(self) -> str:

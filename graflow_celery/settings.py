@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     metrics_labels: int = Field(
         default=200, ge=1, description="Pairs of workflow and node with metrics of their own; the rest are `other`."
     )
+    collect_logs: bool = Field(
+        default=False, description="Workers keep what nodes log in the store, for `graflow-celery logs`."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How workers write their log: text, or a JSON object a line."
+    )
     dispatch_grace: float = Field(
         default=2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
     )

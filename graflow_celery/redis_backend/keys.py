@@ -20,6 +20,7 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:channel:free:KEY    | list   | a lock's lease: has an element when it was freed, for who waits           |
 | P:{run}:end                 | stream | its last event, and what is told to all who wait for nothing but that     |
 | P:{run}:blobs               | set    | what the run needs besides its own graph: values' blobs, "+" added graph  |
+| P:{run}:logs                | stream | result_ttl after its last line; trimmed to some 10,000: what nodes logged |
 | P:{run}:restored            | stream | a minute; rung when a blob was put back that the run's workers miss       |
 | P:blob:DIGEST               | string | run_ttl and up to ten minutes, renewed whenever a submit or a result      |
 |                             |        | refers to it, unless that was seen less than those minutes ago, and by    |
@@ -74,6 +75,10 @@ class RunKeys:
     @property
     def restored(self) -> str:
         return self.meta.removesuffix("meta") + "restored"
+
+    @property
+    def logs(self) -> str:
+        return self.meta.removesuffix("meta") + "logs"
 
     def all(self) -> tuple[str, ...]:
         return (

@@ -54,8 +54,8 @@ def serve(runtime: Runtime, port: int, address: str) -> Callable[[], None]:
     return end
 
 
-def install(app: Celery, settings: Settings) -> None:
-    """Has Flower tell the metrics where its own are, when it is started for ``app``."""
+def install(app: Celery, settings: Settings) -> Celery:
+    """Has Flower tell the metrics where its own are, when it is started for ``app``; returns the app."""
     done: list[bool] = []
 
     def starting(sender: Any = None, **_: Any) -> None:
@@ -66,6 +66,7 @@ def install(app: Celery, settings: Settings) -> None:
 
     # Flower sends no signal of its own; this one it brings about before it listens.
     signals.import_modules.connect(starting, weak=False)
+    return app
 
 
 def _collector_module() -> Any:

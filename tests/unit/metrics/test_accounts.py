@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import click
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from celery import Celery
+from flower.app import Flower
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from graflow_celery import metrics
+from graflow_celery import celery, metrics
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.embedded import EmbeddedServer
@@ -135,6 +139,22 @@ def test_a_server_that_is_away_is_told_of_and_breaks_nothing_else() -> None:
     assert "graflow_runs" not in text
 
 
+def test_flower_of_any_app_has_them_and_a_worker_does_not(runtime: Runtime) -> None:
+    settings = runtime.settings
+    own = Celery("proj", broker=settings.broker, backend=settings.backend, set_as_current=False)
+    app = celery.setup(own, settings)
+    with click.Context(click.Command("worker"), info_name="worker"):
+        app.loader.import_default_modules()
+    assert "graflow_store_up" not in REGISTRY._names_to_collectors
+    with click.Context(click.Command("flower"), info_name="flower"):
+        Flower(capp=app)
+        app.loader.import_default_modules()  # once more
+    try:
+        assert "graflow_store_up 1.0" in generate_latest().decode()
+    finally:
+        REGISTRY.unregister(REGISTRY._names_to_collectors["graflow_store_up"])
+
+
 def test_registering_reads_nothing_and_twice_is_an_error() -> None:
     settings = load_settings(redis_url="redis://127.0.0.1:1/0")
     registry, nowhere = CollectorRegistry(), runtime_of(create_app(settings), settings)
@@ -144,8 +164,6 @@ def test_registering_reads_nothing_and_twice_is_an_error() -> None:
 
 
 def test_without_prometheus_client_the_extra_is_named(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "prometheus_client", None)  # as if it were not installed
     monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
     monkeypatch.delitem(sys.modules, "graflow_celery.metrics.collector", raising=False)

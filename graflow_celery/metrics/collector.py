@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -100,14 +100,21 @@ class RunCollector(Collector):
         yield _filled(catalogue.LEADER, [((name_of(leader),), 1.0)] if leader else [])
         yield _filled(catalogue.TICK_AGE, [((), tick)] if tick is not None else [])
         queues = sorted({*consumers, self._runtime.settings.queue})[:QUEUES]
-        depths = {queue: self._runtime.depth(queue) for queue in queues}
-        yield _filled(catalogue.DEPTH, [((queue,), depth) for queue, depth in depths.items() if depth is not None])
+        yield _filled(catalogue.DEPTH, self._depths(queues))
         yield _filled(catalogue.CONSUMERS, [((queue,), consumers[queue]) for queue in queues])
         received, content = self._accounts.tally.received()
         reads = {(kind,): content.get(kind, 0) for kind in ("memory", "shared", "store")}
         yield _filled(catalogue.READS, reads.items())
         yield _filled(catalogue.BYTES, [((way,), content.get(f"bytes_{way}", 0)) for way in ("in", "out")])
         yield _filled(catalogue.RECEIVED, [((queue,), received[queue]) for queue in queues if queue in received])
+
+    def _depths(self, queues: Sequence[str]) -> Iterator[tuple[Field, float]]:
+        """How many messages wait in each. A broker that is away is asked once: it takes its time to be so."""
+        for queue in queues:
+            depth = self._runtime.depth(queue)
+            if depth is None:
+                return
+            yield (queue,), depth
 
 
 def _family(metric: Metric) -> Family:

@@ -9,11 +9,13 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from celery import Celery
 
 from graflow_celery.celery_backend import collecting
+from graflow_celery.celery_backend.app import setup
 from graflow_celery.celery_backend.collecting import COLLECTORS, Collector
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.logs import Origin, within
+from graflow_celery.logs import TASK_LINE, Origin, within
 from graflow_celery.redis_backend.client import Client, connect
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.log_stream import KEPT, Line, LogReader
@@ -165,3 +167,16 @@ def test_a_process_has_one_collector_and_a_forked_child_none(client: Client, key
     finally:
         COLLECTORS.forget()
     assert made not in logging.getLogger().handlers
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_format_that_an_app_has_stays(before: bool) -> None:
+    url = "redis://127.0.0.1:1/0"
+    own = Celery("proj", broker=url, backend=url, set_as_current=False)
+    if before:
+        own.conf.worker_log_format = "OWN %(message)s"
+    setup(own, load_settings(redis_url=url))
+    if not before:
+        own.conf.update(worker_log_format="OWN %(message)s")
+    assert own.conf.worker_log_format == "OWN %(message)s"
+    assert own.conf.worker_task_log_format == TASK_LINE

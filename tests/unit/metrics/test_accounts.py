@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from graflow_celery.errors import UnavailableError
 from graflow_celery.metrics import accounts as module
 from graflow_celery.metrics.accounts import Accounts
 from graflow_celery.redis_backend import tally
+from graflow_celery.redis_backend.liveness import WorkerLease
 from graflow_celery.settings import load_settings
 
 
@@ -153,6 +155,20 @@ def test_flower_of_any_app_has_them_and_a_worker_does_not(runtime: Runtime) -> N
         assert "graflow_store_up 1.0" in generate_latest().decode()
     finally:
         REGISTRY.unregister(REGISTRY._names_to_collectors["graflow_store_up"])
+
+
+def test_a_broker_that_is_away_is_asked_for_one_queue_alone(runtime: Runtime) -> None:
+    settings = runtime.settings.model_copy(update={"broker_url": "amqp://guest:guest@127.0.0.1:1//"})
+    away = runtime_of(create_app(settings), settings)
+    queues = tuple(f"q{number}" for number in range(30))
+    away.liveness.beat(WorkerLease("w@here", queues, 1, 1))
+    registry = CollectorRegistry()
+    metrics.register(registry, away)
+    began = time.monotonic()
+    text = generate_latest(registry).decode()
+    assert time.monotonic() - began < 10
+    assert 'graflow_queue_workers{queue="q7"} 1.0' in text
+    assert "graflow_queue_messages{" not in text
 
 
 def test_registering_reads_nothing_and_twice_is_an_error() -> None:

@@ -57,6 +57,19 @@ class Settings(BaseSettings):
         description="What `graflow-celery health` reads: a file, or a directory with a file for each process; in the "
         "temp directory if empty.",
     )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Where `graflow-celery monitor` serves Prometheus metrics; 0: nowhere."
+    )
+    metrics_address: str = Field(default="127.0.0.1", min_length=1, description="The address that it listens at.")
+    metrics_labels: int = Field(
+        default=200, ge=1, description="Pairs of workflow and node with metrics of their own; the rest are `other`."
+    )
+    collect_logs: bool = Field(
+        default=False, description="Workers keep what nodes log in the store, for `graflow-celery logs`."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How workers write their log: text, or a JSON object a line."
+    )
     dispatch_grace: float = Field(
         default=2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
     )

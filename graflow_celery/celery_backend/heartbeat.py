@@ -20,6 +20,7 @@ from graflow_celery.celery_backend.identity import BOOT
 from graflow_celery.celery_backend.pulse import HealthFile
 from graflow_celery.celery_backend.requests import GIVEN_BACK, give_back, held_requests
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.sharing import shared_counts
 from graflow_celery.celery_backend.steady import hang_up
 from graflow_celery.celery_backend.watching import Watch
 from graflow_celery.errors import UnavailableError
@@ -43,6 +44,8 @@ class Heart:
         self._stopping = threading.Event()
         self._received: Counter[str] = Counter()
         self._counting = threading.Lock()
+        self._read = shared_counts(runtime.app)
+        self._told: dict[str, int] = {}
         self._watch = Watch(runtime, describe().id)
         settings = runtime.settings
         self._health = HealthFile(settings.health_file, describe().name, settings.heartbeat_interval)
@@ -95,14 +98,17 @@ class Heart:
         with self._counting:
             received, self._received = self._received, Counter()
         held = tuple(request.held for request in held_requests())
+        read = self._read.sums() if self._read is not None else {}
+        received += Counter({kind: count - self._told.get(kind, 0) for kind, count in read.items()})
         try:
             answer = self._runtime.liveness.beat(
                 replace(self._describe(), held=held, watched=self._is_watched), received
             )
         except (redis.RedisError, UnavailableError):
             with self._counting:
-                self._received += received
+                self._received += Counter({queue: count for queue, count in received.items() if queue not in read})
             raise
+        self._told = read
         if not answer.has_leader:
             self._watch.stand()
         if answer.declared:

@@ -21,7 +21,7 @@ from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.code_check import CodeCheck
 from graflow_celery.celery_backend.publisher import CeleryExecutor
-from graflow_celery.celery_backend.sharing import shared_content
+from graflow_celery.celery_backend.sharing import blob_counts, shared_content
 from graflow_celery.checkpointing import STORE, codec_of
 from graflow_celery.codec.manifest import CodeReference, LoadedGraph, PackedGraph, load_graph, pack_graph
 from graflow_celery.codec.references import check, check_tag, signed, tag_of
@@ -71,8 +71,8 @@ class Runtime:
         self.client = connect(settings.redis_url)
         self.scripts = Scripts(self.client)
         self.codec = codec_of(settings)
-        cache, shared = settings.worker_cache_bytes, shared_content(app)
-        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, cache, shared)
+        cache, shared, counts = settings.worker_cache_bytes, shared_content(app), blob_counts(app)
+        self.content = ContentStore(self.client, self.keys, self.codec, settings.run_ttl, cache, shared, counts)
         self.values = ValueStore(self.codec, self.content, settings.value_threshold)
         patience = 2 * settings.heartbeat_timeout
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
@@ -209,6 +209,7 @@ class Runtime:
         with self._lock:
             if name in self._graphs:
                 self._graphs.move_to_end(name)
+                self.content.count("memory")
                 return self._graphs[name]
         loaded = self._retried(RunRef("", name)) or self._stored(name)
         with self._lock:
@@ -284,6 +285,7 @@ class Runtime:
         with self._lock:
             if key in self._functions:
                 self._functions.move_to_end(key)
+                self.content.count("memory")
                 return self._functions[key]
         loaded = self.stored_code.node(reference, node)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Gives the processes of a worker's pool a place to share large content in."""
+"""Gives the processes of a worker's pool a place to share large content in, and one to count what they read."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ import os
 import shutil
 from typing import Any
 
+from billiard.process import current_process
 from celery import Celery, signals
 from celery.concurrency import get_implementation
 
+from graflow_celery.redis_backend.blob_counts import BlobCounts, SharedCounts
 from graflow_celery.redis_backend.shared_content import SharedContent, make_directory
 
 #: What a worker's processes share, by the app; children have it from the main process that forked them.
 _SHARED: dict[int, tuple[SharedContent, int]] = {}
+_COUNTS: dict[int, SharedCounts] = {}
 
 
 def shared_content(app: Celery) -> SharedContent | None:
     """What this process shares with others of its worker, if it is in one that has several."""
     found = _SHARED.get(id(app))
     return None if found is None else found[0]
+
+
+def shared_counts(app: Celery) -> SharedCounts | None:
+    """What the processes of this one's worker count together; None outside of a worker."""
+    return _COUNTS.get(id(app))
+
+
+def blob_counts(app: Celery) -> BlobCounts | None:
+    """This process's share of :func:`shared_counts`."""
+    shared = shared_counts(app)
+    return None if shared is None else shared.of(getattr(current_process(), "index", None))
 
 
 def install(app: Celery, most: int) -> None:
@@ -28,7 +42,10 @@ def install(app: Celery, most: int) -> None:
     """
 
     def prepare(sender: Any = None, **_: Any) -> None:
-        if sender is None or sender.app is not app or not most or not _has_processes(sender):
+        if sender is None or sender.app is not app:
+            return
+        _COUNTS[id(app)] = SharedCounts()
+        if not most or not _has_processes(sender):
             return
         made = make_directory(most)
         if made is not None:

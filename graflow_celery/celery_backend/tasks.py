@@ -14,6 +14,7 @@ from billiard.common import terminate_handler_fired
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
+from graflow_celery.celery_backend.collecting import COLLECTORS
 from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK, chord_body
 from graflow_celery.celery_backend.identity import holder_of
 from graflow_celery.celery_backend.requests import NodeRequest
@@ -32,6 +33,7 @@ from graflow_celery.errors import (
     StoreUnavailableError,
 )
 from graflow_celery.failpoints import Point, reach
+from graflow_celery.logs import Origin, within
 from graflow_celery.ports import Attempt, RunRef
 from graflow_celery.redis_backend.client import patience
 from graflow_celery.redis_backend.plea import asking
@@ -74,7 +76,11 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
                 clock=time.perf_counter,
                 random=random.random,
             )
-            applied = run_attempt(here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host)
+            COLLECTORS.ensure(here.client, here.keys, here.settings, worker)
+            with within(Origin(run_id, plan.name, node_id, attempt)):
+                applied = run_attempt(
+                    here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host
+                )
         reach(Point.NODE_FOLLOWED, node_id)
         _count_once(self, applied, chord_body(run, plan, node_id))
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "gc": ("cleaning", "Remove stored content that no run needs any more."),
     "cancel": ("inspecting", "End a run: nothing of it starts any more."),
     "feedback": ("feedback", "Show what tasks ask of people, and answer it."),
+    "logs": ("collected", "Show what the code of a run's nodes logged."),
     "graph": ("drawing", "Draw a workflow as text, Mermaid or Graphviz."),
     "worker": ("serving", "Start a Celery worker that runs tasks."),
     "monitor": ("serving", "Start a monitor: it sends again what got lost."),

@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
+from graflow_celery import metrics
 from graflow_celery.celery_backend.pulse import HealthFile
+from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.watching import Watch
 from graflow_celery.cli import render
 from graflow_celery.cli.interruption import handling
@@ -42,13 +44,20 @@ def flower(arguments: tuple[str, ...]) -> int:
 
 
 @click.command()
-def monitor() -> int:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Serve Prometheus metrics there; 0 for none.  [default: the setting metrics_port]",
+)
+def monitor(metrics_port: int | None) -> int:
     """Start a monitor: it replaces what was lost with a worker, and sends again what was not sent.
 
     Every worker has one inside; a monitor of its own is for when no worker may be up. One of them leads at a time.
     """
     render.log_to_stderr()
     runtime = client_runtime()
+    end_metrics = _serve_metrics(runtime, metrics_port)
     stopping = threading.Event()
     watch = Watch(runtime, f"monitor@{runtime.where}")
     logger.info("monitor on prefix '%s'", runtime.settings.key_prefix)
@@ -60,10 +69,21 @@ def monitor() -> int:
             if watch.lives:
                 file.beat(watch.answers is True)
             stopping.wait(settings.heartbeat_interval)
+    end_metrics()
     watch.stop()
     file.remove()
     logger.info("monitor stopped")
     return 0
+
+
+def _serve_metrics(runtime: Runtime, port: int | None) -> Callable[[], None]:
+    settings = runtime.settings
+    port = settings.metrics_port if port is None else port
+    if not port:
+        return lambda: None
+    end = metrics.serve(runtime, port, settings.metrics_address)
+    logger.info("metrics at http://%s:%d/metrics", settings.metrics_address, port)
+    return end
 
 
 def _become_celery(program: str, arguments: Sequence[str]) -> int:

@@ -40,6 +40,7 @@ SCRIPTS = (
     *("commit", "begin", "claim", "hurry", "register"),
     *("beat", "lead", "declare", "bury", "report"),
     *("change", "look", "lock"),
+    *("tally",),
 )
 #: Those that start with `lua/live.lua`, because they read a channel.
 CHANNEL_SCRIPTS = ("begin", "change", "look")

@@ -14,6 +14,7 @@ from graflow_celery.codec.envelope import BLOB_HEAD, Content
 from graflow_celery.codec.manifest import PackedGraph, blob_names
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.ports import RunRef
+from graflow_celery.redis_backend.blob_counts import BlobCounts, Kind
 from graflow_celery.redis_backend.client import Client
 from graflow_celery.redis_backend.holdings import queue_hold
 from graflow_celery.redis_backend.keys import Keys
@@ -43,11 +44,13 @@ class ContentStore:
         ttl: int,
         cache_bytes: int,
         shared: SharedContent | None = None,
+        counts: BlobCounts | None = None,
     ) -> None:
         """
         Args:
             ttl: seconds for which a blob lives at least after it was stored, renewed, or relied on.
             cache_bytes: what this process keeps. ``shared``: what it shares with other processes of its worker.
+            counts: where it is counted for the metrics, if this is a worker's process.
         """
         self.uploads = 0
         self.uploaded_bytes = 0
@@ -60,6 +63,7 @@ class ContentStore:
         self._cache = _Cache(cache_bytes)
         self._fetching = _Flights()
         self._shared = shared
+        self._counts = counts
         #: By which what is missing is asked for.
         self.plea = Plea(client, keys, ttl)
         #: What need not be asked for. A graph's name stands for all that belongs to it.
@@ -108,8 +112,15 @@ class ContentStore:
             for name, data in blobs.items():
                 pipe.set(self._keys.blob(name), data, ex=self._ttl)
             pipe.execute()
+        size = sum(map(len, blobs.values()))
         self.uploads += len(blobs)
-        self.uploaded_bytes += sum(map(len, blobs.values()))
+        self.uploaded_bytes += size
+        self.count("bytes_out", size)
+
+    def count(self, kind: Kind, count: int = 1) -> None:
+        """For the metrics, in a worker: content was found, or bytes went to or from the store."""
+        if self._counts is not None and count:
+            self._counts.add(kind, count)
 
     def put(self, blobs: Mapping[str, bytes]) -> int:
         """Stores what is absent and renews what is there; returns how many were uploaded. Two round trips at most."""
@@ -169,12 +180,15 @@ class ContentStore:
     def _once(self, name: str, bring: Callable[[], Content]) -> Content:
         found = self._cache.find(name)
         if found is not None:
+            self.count("memory")
             return found
         with self._fetching.alone(name):
             found = self._cache.find(name)
             if found is None:
                 found = bring()
                 self._cache.keep(name, found)
+            else:
+                self.count("memory")
             return found
 
     def _fetched(self, name: str, what: str) -> Content:
@@ -186,18 +200,22 @@ class ContentStore:
             return self._fetched(name, what)
         found = shared.find(name)
         if found is not None:
+            self.count("shared")
             return found
         with shared.alone(name):
             found = shared.find(name)
             if found is None:
                 found = self._fetched(name, what)
                 shared.keep(name, found)
+            else:
+                self.count("shared")
             return found
 
     def get_all(self, names: Sequence[str], what: str) -> list[Content]:
         """What is in several blobs. One round trip for all that are not at hand. Raises what :meth:`get` does."""
         found = {name: content for name in names if (content := self._cache.find(name)) is not None}
         lacking = [name for name in names if name not in found]
+        self.count("memory", len(found))
         for name, data in zip(lacking, self.sealed(lacking, what), strict=True):
             found[name] = self._codec.open(data, what=what, name=name)
             self._cache.keep(name, found[name])
@@ -218,6 +236,8 @@ class ContentStore:
             blobs |= self.plea.answered(lacking, what)
         found: list[bytes] = [blobs[name] for name in names]
         self.downloads += len(found)
+        self.count("store", len(found))
+        self.count("bytes_in", sum(map(len, found)))
         return found
 
 

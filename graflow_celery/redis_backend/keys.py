@@ -20,6 +20,7 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{run}:channel:free:KEY    | list   | a lock's lease: has an element when it was freed, for who waits           |
 | P:{run}:end                 | stream | its last event, and what is told to all who wait for nothing but that     |
 | P:{run}:blobs               | set    | what the run needs besides its own graph: values' blobs, "+" added graph  |
+| P:{run}:logs                | stream | result_ttl after its last line; trimmed to some 10,000: what nodes logged |
 | P:{run}:restored            | stream | a minute; rung when a blob was put back that the run's workers miss       |
 | P:blob:DIGEST               | string | run_ttl and up to ten minutes, renewed whenever a submit or a result      |
 |                             |        | refers to it, unless that was seen less than those minutes ago, and by    |
@@ -35,10 +36,15 @@ Keys of a run share the hash tag ``{run id}``, so that a run lives in one slot o
 | P:{workers}:beats           | zset   | a day after the last beat, as the next: worker -> ms of its last beat     |
 | P:{workers}:leases          | hash   | worker -> what it is and which tasks it holds, as JSON                    |
 | P:{workers}:declared        | zset   | worker -> ms at which it was declared dead, until it beats again          |
-| P:{workers}:received        | hash   | queue -> how many messages of it workers have received                    |
+| P:{workers}:received        | hash   | queue -> how many messages of it workers have received; and              |
+|                             |        | "\\0content:KIND" -> how much content they read and stored               |
 | P:{workers}:ticks           | hash   | when a monitor looked last, and until when it declares nobody dead, ms    |
 | P:{workers}:monitor         | string | the monitor's lease                                                       |
 | P:{workers}:bell            | stream | rung when a worker is known to be dead; wakes the monitors                |
+| P:{metrics}:totals          | hash   | run_ttl after the last scrape, as the next: what was counted, as JSON -> n |
+| P:{metrics}:runs            | hash   | run -> how far its events are counted, as JSON                            |
+| P:{metrics}:turns           | zset   | run that has events to come -> when they were counted last, s             |
+| P:{metrics}:ended           | zset   | result_ttl: run that ended -> when that was counted, s                    |
 """
 
 from __future__ import annotations
@@ -70,6 +76,10 @@ class RunKeys:
     def restored(self) -> str:
         return self.meta.removesuffix("meta") + "restored"
 
+    @property
+    def logs(self) -> str:
+        return self.meta.removesuffix("meta") + "logs"
+
     def all(self) -> tuple[str, ...]:
         return (
             self.meta,
@@ -100,6 +110,16 @@ class WorkforceKeys:
     ticks: str
     monitor: str
     bell: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsKeys:
+    """What was counted of all runs, for Prometheus. They share a hash tag of their own."""
+
+    totals: str
+    runs: str
+    turns: str
+    ended: str
 
 
 def lock_keys(channel: str, key: str) -> tuple[str, str]:
@@ -161,6 +181,11 @@ class Keys:
         base = f"{self.prefix}:{{workers}}"
         names = ("beats", "leases", "declared", "received", "ticks", "monitor", "bell")
         return WorkforceKeys(*(f"{base}:{name}" for name in names))
+
+    @property
+    def metrics(self) -> MetricsKeys:
+        base = f"{self.prefix}:{{metrics}}"
+        return MetricsKeys(*(f"{base}:{name}" for name in ("totals", "runs", "turns", "ended")))
 
     @property
     def runs(self) -> str:

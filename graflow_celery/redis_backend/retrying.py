@@ -118,7 +118,17 @@ class RedisRetries:
                     pipe.execute()
                     done = True
         self.note_active(run.id)
+        if done:
+            self._note_uncounted(run.id)
         return run if done else None
+
+    def _note_uncounted(self, run_id: str) -> None:
+        """Has the metrics count a run whose end they may have counted; see `redis_backend.tally`."""
+        turns = self._keys.metrics.turns
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zadd(turns, {run_id: 0})
+            pipe.expire(turns, self._lifetimes.run_ttl)
+            pipe.execute()
 
     def note_active(self, run_id: str) -> None:
         """Has the monitor look after a run."""

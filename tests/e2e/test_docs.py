@@ -189,8 +189,10 @@ def test_the_table_of_keys_is_that_of_the_code() -> None:
         keys.blob("DIGEST"),
         keys.holders("DIGEST"),
         keys.run("run").restored,
+        keys.run("run").logs,
         keys.wake("HUB"),
         *dataclasses.astuple(keys.workers),
+        *dataclasses.astuple(keys.metrics),
     }
     made |= {keys.runs, keys.active, keys.checkpoint("NAME"), *lock_keys(keys.run("run").channel, "KEY")}
     made |= {keys.holders("DIGEST"), keys.run("run").restored}

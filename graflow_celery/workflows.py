@@ -104,6 +104,7 @@ class WorkflowContext(WorkflowDefinition):
                 checkpoint_every=checkpoint_every,
                 checkpoint_to=checkpoint_to,
                 settings=settings,
+                tracer=self.tracer,
             )
             result = run.execute(timeout)
             return (result, run.context) if ret_context else result
@@ -150,7 +151,7 @@ class WorkflowContext(WorkflowDefinition):
             "checkpoint_to": checkpoint_to,
         }
         if backend == "local":
-            given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback}
+            given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback, "tracer": self.tracer}
             run = await _module("local_async").execute(self, timeout=timeout, progress=progress, **given)
             result = run.result()
         elif backend == "celery":
@@ -197,6 +198,7 @@ class WorkflowContext(WorkflowDefinition):
             checkpoint_every=checkpoint_every,
             checkpoint_to=checkpoint_to,
             ship=self.ship,
+            tracer=self.tracer,
         )
         return run
 
@@ -220,7 +222,8 @@ def workflow(
 
     Args:
         name: how runs, events and errors name it.
-        tracer: what follows its runs.
+        tracer: what follows its runs: ``OpenTelemetryTracer()`` or ``LangfuseTracer()`` of `graflow_celery.tracing`. Of
+            runs on workers the setting ``tracing`` decides where there is none.
         scheduling: which of the tasks that are ready goes first: ``"fifo"``, ``"priority"`` or an object with
             ``rank(node)``.
         ship: how the functions of tasks that say nothing of it get to the workers: by name (``"reference"``), whole

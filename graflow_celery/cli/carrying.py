@@ -64,6 +64,7 @@ def run_here(request: Request) -> Ending:
         policy=request.workflow.scheduling,
         llm=request.workflow.llm,
         feedback=prompt or Notice(""),
+        tracer=request.workflow.tracer,
     )
     if prompt is not None:
         prompt.give = run.answer

@@ -186,6 +186,8 @@ class MemoryRunStore:
             fields["reason"] = transition.reason
         if outcome is not None and transition.node is not None:
             fields |= {"worker": outcome.worker, "duration": outcome.duration}
+            if outcome.reported:
+                fields["reported"] = "1"
             if outcome.feedback is not None:
                 fields["request"] = outcome.feedback.id
             self._keep_outcome(transition.node, transition, outcome)

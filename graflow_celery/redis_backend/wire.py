@@ -64,6 +64,8 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
         wire["ends"] = transition.ends.value
     if outcome.worker:
         wire |= {"worker": outcome.worker, "duration": int(outcome.duration * 1000)}
+    if outcome.reported:
+        wire["reported"] = True
     if create is not None:
         wire["create"] = dict(create)
     return wire

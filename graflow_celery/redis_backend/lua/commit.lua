@@ -4,7 +4,8 @@
 --       12 checkpoints  13 watch  14 blobs
 -- ARGV  1 the transition as JSON:
 --           event, node, attempt, scopes, holder, becomes, next, retries, losses, mirror, consumes, declares, jumps, acks, pauses,
---           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
+--           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error,
+--           reported: somebody else says so than the process that ran the attempt
 --           arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
 --           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph], ...]
 --           draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
@@ -114,8 +115,12 @@ if t.node then
     redis.call('HSET', KEYS[11], ARGV[8], ARGV[9])
     redis.call('EXPIRE', KEYS[11], run_ttl)
   end
-  record('event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '',
-    'duration', t.duration or 0, 'reason', t.reason or '', 'request', ARGV[8])
+  local told = { 'event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '',
+    'duration', t.duration or 0, 'reason', t.reason or '', 'request', ARGV[8] }
+  if t.reported then
+    told[#told + 1], told[#told + 2] = 'reported', '1'
+  end
+  record(unpack(told))
 else
   record('event', t.event, 'reason', t.reason or '')
 end

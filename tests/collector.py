@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,6 +52,12 @@ class Collector:
         """The spans of a trace, of which there have to be so many: waits for them, but not for more."""
         wait_until(lambda: len(self.of(trace)) >= count, timeout=20, description=f"{count} spans of the trace")
         return self.of(trace)
+
+
+def parents(named: Mapping[str, Seen]) -> dict[str, str]:
+    """The name of each span's parent, empty for a root."""
+    names = {span.id: name for name, span in named.items()}
+    return {name: names[span.parent] if span.parent else "" for name, span in named.items()}
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -14,8 +15,10 @@ from typing import Any, TypeVar
 from graflow_celery.core.events import Event, NodeFailed
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
+from graflow_celery.engine.observing import OBSERVER, CallKind
 from graflow_celery.engine.untraced import UNTRACED_SPAN
 from graflow_celery.ports import Attempt, EventRecord, Outcome, RunRef, Span
+from graflow_celery.tracing.calls import traced_by_litellm
 from graflow_celery.tracing.identity import span_id_of
 from graflow_celery.tracing.story import Part, attempt_part, node_part, story
 
@@ -81,13 +84,50 @@ class _Following:
         self._span = tracer.start(self._part, said)
 
     def call(self, function: Callable[[], Any]) -> Any:
-        with self._tracer.current(self._span, self._part, self._said):
+        with self._current():
             result = function()
         return self._awaited(result) if isinstance(result, Coroutine) else result
 
     async def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with self._tracer.current(self._span, self._part, self._said):
+        with self._current():
             return await coroutine
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        token = OBSERVER.set(self)
+        try:
+            with self._tracer.current(self._span, self._part, self._said):
+                yield
+        finally:
+            OBSERVER.reset(token)
+
+    def observe(self, kind: CallKind, name: str, given: Mapping[str, Any], call: Callable[[], Any]) -> Any:
+        """See :class:`graflow_celery.engine.observing.Observer`."""
+        if kind == "generation" and traced_by_litellm():
+            return call()
+        span = _guarded(lambda: self._tracer.start_call(kind, name, given, self._part, self._said))
+        if span is None:
+            return call()
+        try:
+            with self._tracer.inside(span):
+                result = call()
+        except BaseException as error:
+            _guarded(partial(self._tracer.finish_call, span, kind, None, error))
+            raise
+        if isinstance(result, Coroutine):
+            return self._answered(span, kind, result)
+        _guarded(lambda: self._tracer.finish_call(span, kind, result))
+        return result
+
+    async def _answered(self, span: Any, kind: CallKind, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            with self._tracer.inside(span):
+                result = await coroutine
+        except BaseException as error:
+            _guarded(partial(self._tracer.finish_call, span, kind, None, error))
+            raise
+        _guarded(lambda: self._tracer.finish_call(span, kind, result))
+        return result
 
     def end(self, event: Event, outcome: Outcome, applied: Applied) -> None:
         if not applied.stale:  # else whoever ends the run tells of it

@@ -19,7 +19,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from graflow_celery.engine.observing import CallKind
 from graflow_celery.tracing import providers
+from graflow_celery.tracing.calls import Answer, shown
 from graflow_celery.tracing.otel import OpenTelemetryTracer
 from graflow_celery.tracing.story import FAULTS, Part
 
@@ -37,7 +39,8 @@ class LangfuseTracer(OpenTelemetryTracer):
     """Traces runs as Langfuse observations: ``workflow("agents", tracer=LangfuseTracer(user_id="ada"))``.
 
     Session, user and tags travel with the run; keys do not: workers read theirs from ``LANGFUSE_PUBLIC_KEY``,
-    ``LANGFUSE_SECRET_KEY`` and ``LANGFUSE_BASE_URL``. What tasks receive and return is not sent.
+    ``LANGFUSE_SECRET_KEY`` and ``LANGFUSE_BASE_URL``. What tasks receive and return is not sent; what they ask models
+    through `LLMClient` is, and the answers.
     """
 
     name = "langfuse"
@@ -115,25 +118,63 @@ class LangfuseTracer(OpenTelemetryTracer):
     # What an observation says.
 
     def title(self, part: Part) -> str:
+        if part.kind == "submit":
+            return f"submit {part.key}"
         return f"{part.key} #{part.attempt}" if part.attempt else part.key
 
     def attributes(self, part: Part, said: Mapping[str, str]) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            Names.OBSERVATION_TYPE: "span",
-            Names.TRACE_NAME: part.workflow,
-            Names.TRACE_SESSION_ID: said.get("session_id") or part.run.id,
-        }
-        if "user_id" in said:
-            found[Names.TRACE_USER_ID] = said["user_id"]
-        if "tags" in said:
-            found[Names.TRACE_TAGS] = said["tags"].split(",")
-        return found | _metadata(super().attributes(part, said))
+        return {**_of_trace("span", part, said), **_metadata(super().attributes(part, said))}
 
     def outcome(self, part: Part) -> dict[str, Any]:
         found = _metadata(super().outcome(part))
         if part.status in FAULTS:
             found |= {Names.OBSERVATION_LEVEL: "ERROR", Names.OBSERVATION_STATUS_MESSAGE: part.reason or part.status}
         return found
+
+    def agent_title(self, name: str) -> str:
+        return name
+
+    def call_attributes(
+        self, kind: CallKind, name: str, given: Mapping[str, Any], part: Part, said: Mapping[str, str]
+    ) -> dict[str, Any]:
+        found = _of_trace(kind, part, said)
+        if kind == "generation":
+            found |= {
+                Names.OBSERVATION_MODEL: given["model"],
+                Names.OBSERVATION_MODEL_PARAMETERS: json.dumps(shown(given["parameters"])),
+                Names.OBSERVATION_INPUT: json.dumps(given["messages"], default=str),
+            }
+        return found
+
+    def answer_attributes(self, answer: Answer) -> dict[str, Any]:
+        found: dict[str, Any] = {Names.OBSERVATION_OUTPUT: answer.text}
+        if answer.model:
+            found[Names.OBSERVATION_MODEL] = answer.model
+        if answer.tokens:
+            found[Names.OBSERVATION_USAGE_DETAILS] = json.dumps(answer.tokens)
+        if answer.cost is not None:
+            found[Names.OBSERVATION_COST_DETAILS] = json.dumps({"total": answer.cost})
+        return found
+
+    def finish_call(self, span: Any, kind: CallKind, result: Any, error: BaseException | None = None) -> None:
+        if error is not None:
+            told = {Names.OBSERVATION_LEVEL: "ERROR", Names.OBSERVATION_STATUS_MESSAGE: str(error)}
+            span.set_attributes(told)
+        super().finish_call(span, kind, result, error)
+
+
+def _of_trace(kind: str, part: Part, said: Mapping[str, str]) -> dict[str, Any]:
+    """Langfuse keeps what belongs to a trace with each of its observations."""
+    found: dict[str, Any] = {
+        Names.OBSERVATION_TYPE: kind,
+        Names.TRACE_NAME: part.workflow,
+        Names.TRACE_SESSION_ID: said.get("session_id") or part.run.id,
+    }
+    if "user_id" in said:
+        found[Names.TRACE_USER_ID] = said["user_id"]
+    if "tags" in said:
+        found[Names.TRACE_TAGS] = said["tags"].split(",")
+    return found
 
 
 def _metadata(attributes: Mapping[str, Any]) -> dict[str, str]:

@@ -14,8 +14,10 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from graflow_celery.engine.observing import CallKind
 from graflow_celery.ports import RunRef
 from graflow_celery.tracing import providers
+from graflow_celery.tracing.calls import Answer, shown
 from graflow_celery.tracing.identity import span_id_of, trace_id_of
 from graflow_celery.tracing.instrumentation import keep_quiet
 from graflow_celery.tracing.story import FAULTS, Part
@@ -42,6 +44,7 @@ class OpenTelemetryTracer:
         self._provider = provider
         self._ids = _Ids()
         self._lock = threading.Lock()
+        self._plain: Any = None
         self._tracer: Any = None
         self._sampled: OrderedDict[str, TraceFlags] = OrderedDict()
 
@@ -52,7 +55,10 @@ class OpenTelemetryTracer:
         return {"tracer": self.name, **({"caller": caller} if current.is_valid else {})}
 
     def current(self, span: Any, part: Part, said: Mapping[str, str]) -> AbstractContextManager[Any]:
-        """Makes a span the current one. What is raised inside is not noted here."""
+        """Makes the span of an attempt the current one. What is raised inside is not noted here."""
+        return self.inside(span)
+
+    def inside(self, span: Any) -> AbstractContextManager[Any]:
         return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
 
     def start(self, part: Part, said: Mapping[str, str]) -> Any:
@@ -86,6 +92,42 @@ class OpenTelemetryTracer:
         """Sends what there is, and waits for it so long at the most. Whether that was enough."""
         return self._tracer is None or providers.flush(self._provider or trace.get_tracer_provider(), seconds)
 
+    # Calls to models and agents, inside of an attempt.
+
+    def start_call(
+        self, kind: CallKind, name: str, given: Mapping[str, Any], part: Part, said: Mapping[str, str]
+    ) -> Any:
+        """The span of a call that begins, under what is current."""
+        self._own()
+        attributes = self.call_attributes(kind, name, given, part, said)
+        title = name if kind == "generation" else self.agent_title(name)
+        return self._plain.start_span(title, kind=SpanKind.CLIENT, attributes=attributes)
+
+    def finish_call(self, span: Any, kind: CallKind, result: Any, error: BaseException | None = None) -> None:
+        if kind == "generation" and error is None:
+            span.set_attributes(self.answer_attributes(Answer.of(result)))
+        if error is not None:
+            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        span.end()
+
+    def agent_title(self, name: str) -> str:
+        return f"invoke_agent {name}"
+
+    def call_attributes(
+        self, kind: CallKind, name: str, given: Mapping[str, Any], part: Part, said: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """By OpenTelemetry's conventions for generative AI, without what was asked and answered."""
+        if kind == "agent":
+            return {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": name}
+        parameters = {f"gen_ai.request.{key}": value for key, value in shown(given["parameters"]).items()}
+        return {"gen_ai.operation.name": "chat", "gen_ai.request.model": given["model"], **parameters}
+
+    def answer_attributes(self, answer: Answer) -> dict[str, Any]:
+        names = {"input": "gen_ai.usage.input_tokens", "output": "gen_ai.usage.output_tokens"}
+        found: dict[str, Any] = {names[key]: count for key, count in answer.tokens.items() if key in names}
+        return {**found, **({"gen_ai.response.model": answer.model} if answer.model else {})}
+
     # What a span says.
 
     def title(self, part: Part) -> str:
@@ -117,7 +159,8 @@ class OpenTelemetryTracer:
         if self._tracer is None:
             with self._lock:
                 if self._tracer is None:
-                    self._tracer = self._ids.given_to(self.make_tracer())
+                    self._plain = self.make_tracer()
+                    self._tracer = self._ids.given_to(self._plain)
                     keep_quiet()
         return self._tracer
 

@@ -41,17 +41,22 @@ def current() -> trace.TracerProvider:
             ENDPOINTS[-1],
         )
         return provider
-    trace.set_tracer_provider(made(OTLPSpanExporter, where))
+    trace.set_tracer_provider(made(OTLPSpanExporter, where)[0])
     return trace.get_tracer_provider()
 
 
-def made(exporter: Callable[[], SpanExporter], where: str) -> TracerProvider:
-    """A provider whose spans an exporter sends ``where``, within a second. It is made in each process for itself."""
+def made(exporter: Callable[[], SpanExporter], where: str, **options: int) -> tuple[TracerProvider, Counting]:
+    """A provider whose spans an exporter sends ``where``, within a second, and what counts them.
+
+    The exporter is made in each process for itself. ``options``: of the SDK's ``BatchSpanProcessor``.
+    """
     provider = TracerProvider(shutdown_on_exit=False)  # which waits for up to 30 seconds
-    delay = {} if os.environ.get(DELAY_VARIABLE) else {"schedule_delay_millis": DELAY}
-    provider.add_span_processor(_Counting(Forgiving(exporter, where), **delay))
+    if not os.environ.get(DELAY_VARIABLE):
+        options = {"schedule_delay_millis": DELAY, **options}
+    counting = Counting(Forgiving(exporter, where), **options)
+    provider.add_span_processor(counting)
     atexit.register(flush, provider, FAREWELL)
-    return provider
+    return provider, counting
 
 
 def flush(provider: Any, seconds: float) -> bool:
@@ -111,7 +116,7 @@ class Forgiving(SpanExporter):
         return self._made[1]
 
 
-class _Counting(BatchSpanProcessor):
+class Counting(BatchSpanProcessor):
     """Counts the spans that it is given, so that it is known how many did not arrive."""
 
     def __init__(self, exporter: Forgiving, **options: Any) -> None:

@@ -104,7 +104,7 @@ class _Story:
     run: RunRef
     workflow: str
     plan_of: Callable[[str], Plan]
-    began: float = 0.0
+    began: float | None = None
     groups: dict[str, float] = field(default_factory=dict)
     nodes: dict[str, _Node] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
@@ -166,7 +166,8 @@ class _Story:
                 self._add("node", key, start=node.first, end=at, status="cancelled", reason=reason)
         for key, start in self.groups.items():
             self._add("group", key, start=start, end=at, status="cancelled", reason=reason)
-        times: dict[str, Any] = {"start": self.began or at, "end": at, "status": status, "reason": reason}
+        start = at if self.began is None else self.began
+        times: dict[str, Any] = {"start": start, "end": at, "status": status, "reason": reason}
         self.parts.append(Part(self.run, self.workflow, "run", self.workflow, **times))
 
     def _add(self, kind: Kind, key: str, **fields: Any) -> None:

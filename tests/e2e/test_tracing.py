@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import secrets
 import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from graflow_celery import RunStatus, TaskExecutionContext, task, workflow
+from graflow_celery import RunStatus, TaskExecutionContext, parallel, task, workflow
+from graflow_celery.celery_backend.app import create_app
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.ports import RunRef
-from graflow_celery.testing import embedded_cluster
+from graflow_celery.runs import client_runtime
+from graflow_celery.testing import embedded_cluster, wait_until
 from graflow_celery.tracing import OpenTelemetryTracer, trace_id_of
-from graflow_celery.tracing.identity import span_id_of
-from tests.collector import ERROR, Collector, Seen, collecting
+from graflow_celery.tracing.following import REPORTS
+from graflow_celery.tracing.identity import span_id_of, traceparent_of
+from tests.bench.content.flows import long_names
+from tests.collector import ERROR, Collector, Seen, collecting, parents
+from tests.e2e.idle import idle, loaded
+from tests.large_messages import LARGEST
 
 pytestmark = pytest.mark.workers
 
+ROOT = Path(__file__).parents[2]
 USER = "a library of the user"
 
 
@@ -33,8 +50,13 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def cluster(collector: Collector) -> Iterator[EmbeddedCluster]:
     """Two processes in one worker; their settings trace nothing: the runs say that they are traced."""
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "workers"}
-    with embedded_cluster(env=variables) as started:
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_SERVICE_NAME": "workers",
+        "PYTHONPATH": str(ROOT),
+    }
+    # The module has the application's own instrumentation of Celery at work, and a task of the application.
+    with embedded_cluster(env=variables, arguments=["--include", "tests.e2e.instrumented"]) as started:
         yield started
 
 
@@ -102,10 +124,7 @@ def test_a_run_is_one_trace_of_run_group_node_and_attempt(
         "query",
         "run etl",
     ]
-    parents = {
-        name: next((other for other, it in named.items() if it.id == span.parent), "") for name, span in named.items()
-    }
-    assert parents == {
+    assert parents(named) == {
         "run etl": "",
         "group both": "run etl",
         "node load": "run etl",
@@ -162,3 +181,191 @@ def test_a_run_that_fails_says_why(cluster: EmbeddedCluster, collector: Collecto
         "attempt always_fail 1",
     }
     assert named["attempt always_fail 1"].events == ("exception",)
+
+
+@task
+def rest(notes: str) -> None:
+    Path(notes, "began").touch()
+    threading.Event().wait(30)
+
+
+def test_a_cancelled_run_is_told_of_by_whoever_cancelled_it(cluster: EmbeddedCluster, tmp_path: Path) -> None:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    with workflow("given up", tracer=OpenTelemetryTracer(provider)) as wf:
+        rest(task_id="long", notes=str(tmp_path)) >> load
+    run = wf.submit(settings=cluster.settings)
+    wait_until((tmp_path / "began").exists, description="the task to begin")
+    run.cancel("enough")
+    REPORTS.farewell()
+    told = {span.name: span for span in kept.get_finished_spans()}
+    assert sorted(told) == ["attempt long", "node long", "run given up", "submit given up"]
+    attempt, whole = told["attempt long"], told["run given up"]
+    assert attempt.attributes is not None
+    assert attempt.attributes["graflow.status"] == "cancelled"
+    assert whole.status.description == "enough"
+    assert told["submit given up"].parent is not None
+    assert told["submit given up"].parent.span_id == whole.context.span_id
+
+
+def test_a_retried_run_goes_on_in_its_trace(
+    cluster: EmbeddedCluster, collector: Collector, client: OpenTelemetryTracer, tmp_path: Path
+) -> None:
+    with workflow("again", tracer=client) as wf:
+        load >> needs_a_file(task_id="needy", path=str(tmp_path / "file"))
+    run = wf.submit(settings=cluster.settings)
+    assert run.wait(30) is RunStatus.FAILED
+    collector.whole(trace_id_of(run.id), 6)
+    (tmp_path / "file").touch()
+    run.retry_failed()
+    assert run.wait(30) is RunStatus.SUCCEEDED
+    spans = collector.whole(trace_id_of(run.id), 9)
+    first, second = [span for span in spans if span.name == "run again"]
+    assert (first.status, second.status) == (ERROR, "ok")
+    assert second.links == (first.id,)
+    below = [span.name for span in spans if span.parent == second.id]
+    assert below == ["node needy"]
+
+
+@task
+def needs_a_file(path: str) -> None:
+    if not Path(path).exists():
+        raise FileNotFoundError(path)
+
+
+# --- messages -----------------------------------------------------------------------------------------
+
+
+def test_a_message_names_its_span_and_stays_under_a_kilobyte(
+    cluster: EmbeddedCluster, client: OpenTelemetryTracer
+) -> None:
+    wf = long_names("messages", 100)
+    wf.tracer = client
+    queue = f"unserved-{secrets.token_hex(4)}"
+    unserved = cluster.settings.model_copy(update={"queue": queue})
+    run = wf.submit(settings=unserved)
+    store = client_runtime(unserved).client
+    messages = [bytes(message) for message in store.lrange(queue, 0, -1)]
+    run.cancel()
+    store.delete(queue)
+    assert messages
+    assert max(map(len, messages)) <= LARGEST
+    reference = RunRef(run.id, run.graph_hash)
+    for message in messages:
+        told = json.loads(message)
+        node = json.loads(told["body"])[0][2]
+        assert told["headers"]["traceparent"] == traceparent_of(reference, "node", node)
+
+
+# --- the application's own instrumentation ------------------------------------------------------------
+
+
+def test_the_instrumentation_of_the_application_traces_nothing_once_more(
+    cluster: EmbeddedCluster, collector: Collector, client: OpenTelemetryTracer
+) -> None:
+    with workflow("instrumented", tracer=client) as wf:
+        load >> (wait_a_little | fail_once).set_group_name("both")
+    run = wf.submit(settings=cluster.settings)
+    assert run.wait(30) is RunStatus.SUCCEEDED
+    collector.whole(trace_id_of(run.id), 11)
+    create_app(cluster.settings).send_task("applications.own")
+    name = "run/applications.own"
+    wait_until(lambda: name in [span.name for span in list(collector.spans)], description="the application's own span")
+    theirs = {span.name for span in collector.spans if span.scope == "opentelemetry.instrumentation.celery"}
+    assert theirs == {name}
+    assert len(collector.of(trace_id_of(run.id))) == 11
+
+
+# --- settings, and the process of a client ------------------------------------------------------------
+
+CLIENT = """
+from graflow_celery import task, workflow
+
+@task
+def one(): return 1
+
+@task
+def two(one): return 2
+
+with workflow("from a client") as wf:
+    one >> two
+run = wf.submit()
+run.wait(30)
+print(run.id)
+"""
+
+
+def test_by_settings_client_and_workers_are_in_one_trace(cluster: EmbeddedCluster, collector: Collector) -> None:
+    variables = {
+        **os.environ,
+        **cluster.env,
+        "GRAFLOW_CELERY_TRACING": "otel",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_SERVICE_NAME": "client",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT], env=variables, capture_output=True, text=True, check=True, timeout=60
+    )
+    spans = collector.whole(trace_id_of(done.stdout.strip()), 6)
+    assert sorted({span.service["service.name"] for span in spans}) == ["client", "workers"]
+    assert {span.name for span in spans if span.service["service.name"] == "client"} == {"submit from a client"}
+    [whole] = [span for span in spans if not span.parent]
+    assert whole.name == "run from a client"
+
+
+# --- where nobody collects, and where nothing is traced -----------------------------------------------
+
+
+def test_a_collector_that_is_down_holds_nothing_up(client: OpenTelemetryTracer) -> None:
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "PYTHONPATH": str(ROOT)}
+    with embedded_cluster(env=nowhere) as own:
+        with workflow("alone", tracer=client) as wf:
+            (load | wait_a_little).set_group_name("g") >> one_more
+        began = time.monotonic()
+        for _ in range(5):
+            assert wf.submit(settings=own.settings).wait(30) is RunStatus.SUCCEEDED
+        assert time.monotonic() - began < 10
+        [worker] = own.workers
+        wait_until(lambda: "spans cannot be sent" in worker.process.output(), timeout=20, description="the warning")
+        began = time.monotonic()
+        own.workers.stop(20)
+        assert time.monotonic() - began < 10
+        told = [line for line in worker.process.output().splitlines() if "spans cannot be sent" in line]
+        # One in each process of the pool that had spans, and in the main one.
+        assert 1 <= len(told) <= 3
+        assert "Failed to export" not in worker.process.output()
+        assert "Transient error" not in worker.process.output()
+
+
+@task
+def one_more() -> None: ...
+
+
+def test_off_it_costs_nothing_and_on_no_look_at_the_store_for_a_node(client: OpenTelemetryTracer) -> None:
+    """What the server counts for the same group, untraced and traced: what differs is a few calls for the run."""
+    members = 60
+    with embedded_cluster(env={"PYTHONPATH": str(ROOT)}) as own:
+        store = client_runtime(own.settings).client
+
+        def calls(tracer: OpenTelemetryTracer | None) -> Counter[str]:
+            with workflow("counted", tracer=tracer) as wf:
+                parallel(*(idle(task_id=f"m{number}") for number in range(members))) >> loaded
+            counted = [Counter[str](), Counter[str]()]
+            for count in counted:
+                stats = store.info("commandstats")
+                count.update({name: values["calls"] for name, values in stats.items() if name in COUNTED})
+                if count is counted[0]:
+                    run = wf.submit(settings=own.settings)
+                    assert run.wait(60) is RunStatus.SUCCEEDED
+                    assert bool(run.result("loaded")) == (tracer is not None)
+            return counted[1] - counted[0]
+
+        calls(None)
+        off, on = calls(None), calls(client)
+        assert on.total() - off.total() < members / 2, f"{off} {on}"
+
+
+#: Of the server's commands, those of a run; not beats, nor what those who wait ask again and again.
+COUNTED = frozenset(f"cmdstat_{name}" for name in ("evalsha", "hmget", "hget", "hgetall", "xrange", "lpush", "hscan"))

@@ -6,6 +6,7 @@ travel in no message that they depend on and are looked up nowhere.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Literal
 
@@ -29,5 +30,6 @@ def traceparent_of(run: RunRef, kind: Kind, key: str = "", attempt: int = 0) -> 
     return f"00-{trace_id_of(run.id)}-{span_id_of(run, kind, key, attempt)}-01"
 
 
+@functools.lru_cache(maxsize=4096)
 def _digits(*parts: str) -> str:
     return hashlib.sha256("\0".join(("graflow", *parts)).encode()).hexdigest()

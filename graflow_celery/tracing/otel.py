@@ -63,12 +63,15 @@ class OpenTelemetryTracer:
 
     def start(self, part: Part, said: Mapping[str, str]) -> Any:
         """The span of a part, which has begun."""
+        return self._open(part, said, {})
+
+    def _open(self, part: Part, said: Mapping[str, str], more: Mapping[str, Any]) -> Any:
         self._ids.want(trace_id_of(part.run.id), part.span_id)
         return self._own().start_span(
             self.title(part),
             context=self._parent(part),
             kind=SpanKind.PRODUCER if part.kind == "submit" else SpanKind.INTERNAL,
-            attributes=self.attributes(part, said),
+            attributes={**self.attributes(part, said), **more},
             links=self._links(part, said),
             start_time=_nanoseconds(part.start),
         )
@@ -79,14 +82,17 @@ class OpenTelemetryTracer:
             span.set_attributes(self.outcome(part))
             if error is not None:
                 span.record_exception(error)
-            if part.status in FAULTS:
-                span.set_status(Status(StatusCode.ERROR, part.reason or part.status))
+        self._close(span, part)
+
+    def _close(self, span: Any, part: Part) -> None:
+        if part.status in FAULTS:
+            span.set_status(Status(StatusCode.ERROR, part.reason or part.status))
         span.end(_nanoseconds(part.end))
 
     def tell(self, parts: Sequence[Part], said: Mapping[str, str]) -> None:
         """Spans of what has ended, at once."""
         for part in parts:
-            self.finish(self.start(part, said), part)
+            self._close(self._open(part, said, self.outcome(part)), part)
 
     def flush(self, seconds: float) -> bool:
         """Sends what there is, and waits for it so long at the most. Whether that was enough."""
@@ -141,7 +147,7 @@ class OpenTelemetryTracer:
             "graflow.workflow": part.workflow,
         }
         if part.kind in ("node", "attempt"):
-            found |= {"graflow.node": part.key, "graflow.task": part.task}
+            found["graflow.node"] = part.key
         if part.kind == "group":
             found["graflow.group"] = part.key
         if part.attempt:

@@ -136,12 +136,11 @@ class _Following:
     def _end(self, event: Event, outcome: Outcome, applied: Applied) -> None:
         part, reason = self._part, event.reason if isinstance(event, NodeFailed) else ""
         status = "failed" if applied.ended_node and outcome.error is not None else _status(event)
-        part = replace(part, end=self._began + outcome.duration, status=status, reason=reason)
-        self._tracer.finish(self._span, part, outcome.error)
+        became: dict[str, Any] = {"end": self._began + outcome.duration, "status": status, "reason": reason}
+        self._tracer.finish(self._span, replace(part, **became), outcome.error)
         attempt = self._attempt
         if applied.ended_node and attempt.number == attempt.run.first:
-            node = node_part(attempt.run, attempt.plan, attempt.node)
-            node = replace(node, start=part.start, end=part.end, status=status, reason=reason)
+            node = node_part(attempt.run, attempt.plan, attempt.node, start=self._began, **became)
             self._tracer.tell([node], self._said)
 
 

@@ -141,15 +141,9 @@ class OpenTelemetryTracer:
         return f"{part.kind} {part.task}"
 
     def attributes(self, part: Part, said: Mapping[str, str]) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "graflow.kind": part.kind,
-            "graflow.run.id": part.run.id,
-            "graflow.workflow": part.workflow,
-        }
-        if part.kind in ("node", "attempt"):
-            found["graflow.node"] = part.key
-        if part.kind == "group":
-            found["graflow.group"] = part.key
+        """Few: there are two spans for each node, and each attribute of them takes its time."""
+        what = "workflow" if part.kind in ("run", "submit") else "group" if part.kind == "group" else "node"
+        found: dict[str, Any] = {"graflow.run.id": part.run.id, f"graflow.{what}": part.key}
         if part.attempt:
             found["graflow.attempt"] = part.attempt
         if part.worker:

@@ -318,12 +318,12 @@ class LocalRun:
 
     def _told(self, run: RunRef) -> Any:
         """What is to be told of the run when it has ended."""
-
-        def plan_of(key: str) -> Plan:
-            record = self.store.state.nodes.get(key)
-            return self.graphs.plan_for(run, "" if record is None else record.graph)
-
-        return _library("tracing.following").Told(self.plan.name, list(self.store.events), plan_of)
+        nodes = self.store.state.nodes
+        return _library("tracing.following").Told(
+            self.plan.name,
+            list(self.store.events),
+            lambda key: self.graphs.plan_for(run, nodes[key].graph if key in nodes else ""),
+        )
 
     def _committed(self, run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:
         """Takes the checkpoint that is due, if one is. The run goes on without it where it cannot be taken."""

@@ -53,7 +53,6 @@ _UNRETRYABLE = (
     ParameterError,
     CodeNotFoundError,
     CodeMismatchError,
-    BlobRejectedError,
     CycleLimitExceededError,
     GraphCompilationError,
     LLMNotRegisteredError,

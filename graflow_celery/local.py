@@ -318,12 +318,9 @@ class LocalRun:
 
     def _told(self, run: RunRef) -> Any:
         """What is to be told of the run when it has ended."""
-        nodes = self.store.state.nodes
-        return _library("tracing.following").Told(
-            self.plan.name,
-            list(self.store.events),
-            lambda key: self.graphs.plan_for(run, nodes[key].graph if key in nodes else ""),
-        )
+        nodes, events = self.store.state.nodes, list(self.store.events)
+        plan_of = lambda key: self.graphs.plan_for(run, nodes[key].graph if key in nodes else "")  # noqa: E731
+        return _library("tracing.following").Told(self.plan.name, events, plan_of)
 
     def _committed(self, run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:
         """Takes the checkpoint that is due, if one is. The run goes on without it where it cannot be taken."""

@@ -284,7 +284,7 @@ class RedisRunStore:
         return {field.decode(): value.decode() for field, value in found.items()}
 
     def wish(self, run: RunRef) -> tuple[int, str, str, str]:
-        """How often a run wants a checkpoint, 0 for never; where to; the signature of that; what it says of its tracer."""
+        """How often a run wants checkpoints, 0 for never; where to; the signature of that; what it says of a tracer."""
         names = ("checkpoint_every", "checkpoint_to", "checkpoint_tag", "tracing")
         every, *texts = self._client.hmget(self._keys.run(run.id).meta, *names)
         to, tag, tracing = ((text or b"").decode() for text in texts)

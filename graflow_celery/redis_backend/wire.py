@@ -64,13 +64,17 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
         wire["pauses" if transition.pauses else "resumes"] = True
     if transition.ends is not None:
         wire["ends"] = transition.ends.value
-    if outcome.worker:
-        wire |= {"worker": outcome.worker, "duration": int(outcome.duration * 1000)}
-    if outcome.reported:
-        wire["reported"] = True
+    wire |= _outcome(outcome)
     if create is not None:
         wire["create"] = dict(create)
     return wire
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    told: dict[str, Any] = {"reported": True} if outcome.reported else {}
+    if outcome.worker:
+        told |= {"worker": outcome.worker, "duration": int(outcome.duration * 1000)}
+    return told
 
 
 def chosen(transition: Transition, reply: Sequence[Any]) -> tuple[Emission, ...]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from graflow_celery.core.events import Event, NodeFailed
 from graflow_celery.core.plan import Plan
@@ -154,12 +155,12 @@ class Reports:
 
     def __init__(self) -> None:
         self._threads: set[threading.Thread] = set()
-        self._tracers: dict[int, Any] = {}
+        self._tracers: WeakSet[Any] = WeakSet()
         atexit.register(self.farewell)
 
     def know(self, tracer: Any) -> None:
         """A tracer that is to be flushed at the end."""
-        self._tracers[id(tracer)] = tracer
+        self._tracers.add(tracer)
 
     def start(self, report: Callable[[], Any]) -> None:
         """Has something told in a thread of its own."""
@@ -173,7 +174,7 @@ class Reports:
         for thread in list(self._threads):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        for tracer in list(self._tracers.values()):
+        for tracer in list(self._tracers):
             _guarded(partial(tracer.flush, max(0.0, deadline - time.monotonic())))
 
     def _run(self, report: Callable[[], Any]) -> None:

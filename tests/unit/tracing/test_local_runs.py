@@ -125,7 +125,7 @@ def test_a_trace_is_sampled_as_a_whole() -> None:
 
 
 class Broken(OpenTelemetryTracer):
-    def start(self, part: object, said: object) -> None:
+    def title(self, part: object) -> str:
         raise RuntimeError("a tracer that is broken")
 
 
@@ -133,7 +133,7 @@ def test_a_broken_tracer_breaks_no_run_and_is_told_of_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following.FAILURES, "count", 0)
-    assert both(Broken()).execute() == {"a": 1, "b": 2}
+    assert both(Broken(TracerProvider())).execute() == {"a": 1, "b": 2}
     REPORTS.farewell()
     [record] = caplog.records
     assert record.getMessage() == "tracing failed, and runs go on without: RuntimeError: a tracer that is broken"

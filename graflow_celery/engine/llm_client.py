@@ -58,8 +58,8 @@ class LLMClient:
             )
         if enable_tracing:
             raise ConfigError(
-                "LLMClient: enable_tracing is not there. Set LiteLLM's own callbacks where the tasks run: "
-                "litellm.callbacks = ['langfuse_otel']."
+                "LLMClient: enable_tracing is not there. The calls of a workflow that is traced are: "
+                "workflow(..., tracer=LangfuseTracer())."
             )
         self._model = model
         self.default_params = default_params

@@ -248,9 +248,12 @@ class _AttemptRun:
         plan: Plan | None = None,
         after_commit: Callable[[Applied], None] | None = None,
     ) -> Applied:
-        applied = self.engine.deliver(self.attempt.run, plan or self.attempt.plan, event, outcome, after_commit)
-        self.span.end(event, outcome, applied)
-        return applied
+        def committed(applied: Applied) -> None:
+            self.span.end(event, outcome, applied)
+            if after_commit is not None:
+                after_commit(applied)
+
+        return self.engine.deliver(self.attempt.run, plan or self.attempt.plan, event, outcome, committed)
 
     def outcome(self, **fields: Any) -> Outcome:
         return Outcome(worker=self.attempt.worker, duration=self.host.clock() - self.began, **fields)

@@ -55,6 +55,8 @@ class LangfuseTracer(OpenTelemetryTracer):
         user_id: str | None = None,
         tags: Sequence[str] = (),
         provider: TracerProvider | None = None,
+        enabled: bool = True,
+        enable_runtime_graph: bool = True,
     ) -> None:
         """
         Args:
@@ -62,9 +64,12 @@ class LangfuseTracer(OpenTelemetryTracer):
             session_id: the session that runs belong to; by default each is one of its own, under its id.
             user_id, tags: of all observations of the runs.
             provider: see :class:`OpenTelemetryTracer`.
+            enabled: whether this process sends anything.
+            enable_runtime_graph: graflow's, taken and without effect: the tree of observations is that graph.
         """
         super().__init__(provider)
         self._sdk_provider = provider
+        self._enabled = enabled
         self._public_key = public_key or os.environ.get("LANGFUSE_PUBLIC_KEY", "")
         self._secret_key = secret_key or os.environ.get("LANGFUSE_SECRET_KEY", "")
         named = os.environ.get("LANGFUSE_BASE_URL") or host or os.environ.get("LANGFUSE_HOST") or CLOUD
@@ -82,6 +87,8 @@ class LangfuseTracer(OpenTelemetryTracer):
         return _both(super().current(span, part, said), langfuse.propagate_attributes(**_propagated(part, said)))
 
     def make_tracer(self) -> Any:
+        if not self._enabled:
+            return trace.NoOpTracer()
         if not (self._public_key and self._secret_key):
             logger.warning(
                 "a run is traced by Langfuse, but this process has no keys: set LANGFUSE_PUBLIC_KEY and "

@@ -175,7 +175,8 @@ class Reports:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         for tracer in list(self._tracers):
-            _guarded(partial(tracer.flush, max(0.0, deadline - time.monotonic())))
+            if _guarded(partial(tracer.flush, max(0.0, deadline - time.monotonic()))) is False:
+                logger.warning("not all spans could be sent before the process ended: the rest is dropped")
 
     def _run(self, report: Callable[[], Any]) -> None:
         try:

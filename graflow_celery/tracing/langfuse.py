@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -31,8 +30,6 @@ PATH = "api/public/otel/v1/traces"
 CLOUD = "https://cloud.langfuse.com"
 #: Seconds for one request, and for which observations wait to go out together, unless Langfuse's variables say else.
 TIMEOUT, INTERVAL = 2, 1.0
-
-logger = logging.getLogger(__name__)
 
 
 class LangfuseTracer(OpenTelemetryTracer):
@@ -90,7 +87,7 @@ class LangfuseTracer(OpenTelemetryTracer):
         if not self._enabled:
             return trace.NoOpTracer()
         if not (self._public_key and self._secret_key):
-            logger.warning(
+            providers.warn(
                 "a run is traced by Langfuse, but this process has no keys: set LANGFUSE_PUBLIC_KEY and "
                 "LANGFUSE_SECRET_KEY"
             )

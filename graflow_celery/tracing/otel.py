@@ -179,14 +179,16 @@ class OpenTelemetryTracer:
 
     def _flags(self, run: RunRef) -> TraceFlags:
         """Whether the sampler takes the run's trace: it is asked as if for the root, by every process alike."""
-        if run.id not in self._sampled:
+        flags = self._sampled.get(run.id)
+        if flags is None:
             sampler = getattr(self._own(), "sampler", None)
             taken = sampler is None or sampler.should_sample(None, int(trace_id_of(run.id), 16), "run").decision
             flags = TraceFlags(TraceFlags.SAMPLED if taken is True or taken.is_sampled() else TraceFlags.DEFAULT)
-            self._sampled[run.id] = flags
-            while len(self._sampled) > RUNS_KEPT:
-                self._sampled.popitem(last=False)
-        return self._sampled[run.id]
+            with self._lock:
+                self._sampled[run.id] = flags
+                while len(self._sampled) > RUNS_KEPT:
+                    self._sampled.popitem(last=False)
+        return flags
 
     def _links(self, part: Part, said: Mapping[str, str]) -> list[Link]:
         links: list[Link] = []

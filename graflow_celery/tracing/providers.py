@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import threading
@@ -20,6 +21,8 @@ from graflow_celery.settings import mask_url
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 #: Milliseconds for which spans wait to go out together, unless this variable says something else.
 DELAY, DELAY_VARIABLE = 1000, "OTEL_BSP_SCHEDULE_DELAY"
+#: Seconds for which one batch is tried, unless one of these variables says something else.
+TIMEOUT, TIMEOUT_VARIABLES = 3, ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 #: Seconds for which the end of a process waits for its last spans.
 FAREWELL = 2.0
 #: Seconds after a failure in which nothing is tried.
@@ -35,14 +38,24 @@ def current() -> trace.TracerProvider:
         return provider
     where = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
     if where is None:
-        logger.warning(
-            "a run is traced, but nothing says where its spans go: set %s, start with opentelemetry-instrument, "
-            "or set a provider",
-            ENDPOINTS[-1],
+        warn(
+            "a run is traced, but nothing says where its spans go: set OTEL_EXPORTER_OTLP_ENDPOINT, start with "
+            "opentelemetry-instrument, or set a provider"
         )
         return provider
-    trace.set_tracer_provider(made(OTLPSpanExporter, where)[0])
+    trace.set_tracer_provider(made(_otlp, where)[0])
     return trace.get_tracer_provider()
+
+
+def _otlp() -> SpanExporter:
+    given = any(os.environ.get(name) for name in TIMEOUT_VARIABLES)
+    return OTLPSpanExporter(timeout=None if given else TIMEOUT)
+
+
+@functools.cache
+def warn(text: str) -> None:
+    """Says something once in a process."""
+    logger.warning(text)
 
 
 def made(exporter: Callable[[], SpanExporter], where: str, **options: int) -> tuple[TracerProvider, Counting]:
@@ -67,7 +80,10 @@ def flush(provider: Any, seconds: float) -> bool:
     force = getattr(provider, "force_flush", None)
     if force is None:
         return True
-    thread = threading.Thread(target=force, name="graflow-flush", daemon=True)
+    name = f"graflow-flush-{id(provider)}"
+    if any(thread.name == name for thread in threading.enumerate()):  # one waits in vain already
+        return False
+    thread = threading.Thread(target=force, name=name, daemon=True)
     thread.start()
     thread.join(seconds)
     return not thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 
@@ -172,3 +173,24 @@ except Exception as error:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.startswith("ExtraMissingError opentelemetry is not installed here. Install it: pip install")
     assert "graflow-celery[otel]" in done.stdout
+
+
+@pytest.mark.parametrize("tracer", ["OpenTelemetryTracer()", "LangfuseTracer('pk', 'sk-secret', 'http://127.0.0.1:1')"])
+def test_a_process_ends_in_time_though_nobody_collects(tracer: str) -> None:
+    script = f"""
+from graflow_celery import task, workflow
+from graflow_celery.tracing import LangfuseTracer, OpenTelemetryTracer
+@task
+def a(): return 1
+@task
+def b(a): return 2
+with workflow("w", tracer={tracer}) as wf: a >> b
+print(wf.execute())
+"""
+    variables = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout == "2\n"
+    lines = done.stderr.splitlines()
+    assert 1 <= len(lines) <= 2
+    assert all(line.startswith(("spans cannot be sent to", "not all spans could be sent")) for line in lines)

@@ -64,8 +64,10 @@ def submit(
     checkpoint_every: int = 0,
     checkpoint_to: str | os.PathLike[str] | None = None,
     ship: Ship = "auto",
+    tracer: Any = None,
 ) -> Run:
     """Uploads what the store lacks of a workflow and starts a run of it. See `WorkflowContext.submit`."""
+    began = time.time()
     if run_id is not None:
         check_run_id(run_id)
     plan = lower(definition.graph, definition.name, start_node, scheduling)
@@ -92,8 +94,12 @@ def submit(
         run.uploaded_blobs, run.uploaded_bytes = upload(replies)
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error
-    details = {"max_steps": max_steps, **runtime.wished(reference, checkpoint_every, _path(checkpoint_to))}
+    traced = runtime.traces.describe(tracer)
+    runtime.traces.know(reference, traced)
+    wished = runtime.wished(reference, checkpoint_every, _path(checkpoint_to))
+    details = {"max_steps": max_steps, **wished, **traced}
     run._run = start(runtime, reference, plan, packed, timeout, initial_channel or {}, details)
+    runtime.traces.submitted(run._run, plan, began)
     return run
 
 
@@ -115,9 +121,12 @@ def resume(
     plan, reference = run.plan, run._run
     _check_workers(runtime.liveness.unserved(plan.queues(runtime.settings.queue)), require_workers)
     snapshot, emissions = continued(checkpoint, run.id, lambda graph: runtime.plan_for(reference, graph))
+    traced = runtime.traces.describe(None, resumed_from=checkpoint.metadata.session_id)
+    runtime.traces.know(reference, traced)
     details = {
         **_described(plan),
         **runtime.wished(reference, checkpoint_every, _path(checkpoint_to)),
+        **traced,
         "resumed_from": checkpoint.metadata.session_id,
     }
     runtime.snapshots.restore(reference, snapshot, details)

@@ -83,6 +83,7 @@ class LocalRun:
         checkpoint_every: a checkpoint is taken whenever so many more nodes have ended; 0 for never.
         checkpoint_to: where checkpoints go that are given no path; see `checkpointing`.
         settings: how they are written; the environment's by default, read when the first of them is.
+        tracer: what follows the run; see `tracing`.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class LocalRun:
         checkpoint_every: int = 0,
         checkpoint_to: Any = None,
         settings: Any = None,
+        tracer: Any = None,
     ) -> None:
         self.graphs = definition if isinstance(definition, LocalGraphs) else _written(definition, start_node)
         self.plan = self.graphs.plan
@@ -122,11 +124,13 @@ class LocalRun:
         self.store.tell_feedback = self._tell_feedback
         self.engine = Engine(self.store, self._executor, self.graphs, scheduler)
         self.engine.committed = self._committed
+        if tracer is not None:
+            self.engine.tracer = _library("tracing.following").Follower(tracer, self._told, tracer.describe())
         self.llm = llm
         self._every = checkpoint_every
         self._checkpoints = _Checkpoints(self, checkpoint_to, settings)
         self.context = ExecutionContext(
-            self.run, self.plan, self.store, self.channel, llm=llm, checkpoints=self._checkpoints
+            self.run, self.plan, self.store, self.channel, llm=llm, checkpoints=self._checkpoints, tracer=tracer
         )
 
     def execute(self, timeout: float | None = None, start: Callable[[], None] | None = None) -> Any:
@@ -311,6 +315,12 @@ class LocalRun:
         """A command whose time has come; but not one that was answered before."""
         due = [command for command in commands if command in self.store.state.outbox]
         self.engine.carry_out(run, plan, due)
+
+    def _told(self, run: RunRef) -> Any:
+        """What is to be told of the run when it has ended."""
+        nodes, events = self.store.state.nodes, list(self.store.events)
+        plan_of = lambda key: self.graphs.plan_for(run, nodes[key].graph if key in nodes else "")  # noqa: E731
+        return _library("tracing.following").Told(self.plan.name, events, plan_of)
 
     def _committed(self, run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:
         """Takes the checkpoint that is due, if one is. The run goes on without it where it cannot be taken."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from graflow_celery.core.commands import Command
+from graflow_celery.core.events import Event
 from graflow_celery.core.extend import Extension
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Leave, NodeState, RunState, Transition
@@ -97,6 +98,7 @@ class Outcome:
     """What an attempt brought: a value or an error, on which worker, in how many seconds.
 
     ``input``: what the next attempt of the same activation receives. ``feedback``: what it asked, or was answered.
+    ``reported``: somebody else says so than the process that ran the attempt.
     """
 
     value: Any = NOTHING
@@ -105,6 +107,7 @@ class Outcome:
     duration: float = 0.0
     input: Any = NOTHING
     feedback: FeedbackRecord | None = None
+    reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +304,26 @@ class Executor(Protocol):
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         """Sees to it that the commands are carried out, here or elsewhere, in ``delay`` seconds. Returns at once."""
+
+
+class Span(Protocol):
+    """An attempt as a tracer follows it. Its methods must not raise for reasons of their own."""
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Calls the user's function; what it traces itself belongs to the attempt. The answer may be a coroutine."""
+
+    def end(self, event: Event, outcome: Outcome, applied: Applied) -> None:
+        """What came of it. If ``applied`` is stale, it counts for nothing."""
+
+
+class Tracer(Protocol):
+    """What follows runs. Its methods must not raise, nor wait for anything."""
+
+    def begin(self, attempt: Attempt) -> Span:
+        """An attempt has leave to run and is about to."""
+
+    def ended(self, run: RunRef) -> None:
+        """The run has ended, with something that this process committed."""
 
 
 class Channel(Protocol):

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         default="warn",
         description="Where a worker imports other code of a task than its client: warn, error (fail it), or ignore.",
     )
+    tracing: Literal["off", "otel", "langfuse"] = Field(
+        default="off", description="What traces runs whose workflow names no tracer: off, otel, or langfuse."
+    )
     compat: bool = Field(
         default=False, description="Workers run modules that import graflow: the name means this package there."
     )

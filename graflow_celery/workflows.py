@@ -109,6 +109,7 @@ class WorkflowContext(WorkflowDefinition):
                 checkpoint_every=checkpoint_every,
                 checkpoint_to=checkpoint_to,
                 settings=settings,
+                tracer=self.tracer,
             )
             if shown is not None:
                 shown.model.plan_for = functools.partial(run.graphs.plan_for, run.run)
@@ -158,7 +159,7 @@ class WorkflowContext(WorkflowDefinition):
             "checkpoint_to": checkpoint_to,
         }
         if backend == "local":
-            given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback}
+            given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback, "tracer": self.tracer}
             run = await _module("local_async").execute(self, timeout=timeout, progress=progress, **given)
             result = run.result()
         elif backend == "celery":
@@ -205,6 +206,7 @@ class WorkflowContext(WorkflowDefinition):
             checkpoint_every=checkpoint_every,
             checkpoint_to=checkpoint_to,
             ship=self.ship,
+            tracer=self.tracer,
         )
         return run
 
@@ -235,7 +237,8 @@ def workflow(
 
     Args:
         name: how runs, events and errors name it.
-        tracer: what follows its runs.
+        tracer: what follows its runs: ``OpenTelemetryTracer()`` or ``LangfuseTracer()`` of `graflow_celery.tracing`. Of
+            runs on workers the setting ``tracing`` decides where there is none.
         scheduling: which of the tasks that are ready goes first: ``"fifo"``, ``"priority"`` or an object with
             ``rank(node)``.
         ship: how the functions of tasks that say nothing of it get to the workers: by name (``"reference"``), whole

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from graflow_celery.celery_backend import children, collecting, heartbeat, sharing, stopping, tasks
+from graflow_celery.celery_backend import children, collecting, heartbeat, sharing, stopping, tasks, tracing_ends
 from graflow_celery.celery_backend.publisher import check_backend
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.settings import Settings, load_settings
@@ -110,6 +110,7 @@ def _install(app: Celery, settings: Settings) -> Celery:
     children.install(app)
     sharing.install(app, settings.shared_cache_bytes)
     collecting.install(app, settings)
+    tracing_ends.install(lambda: runtime().traces.prepare())
     return app
 
 

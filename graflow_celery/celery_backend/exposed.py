@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery, signals
 
 from graflow_celery.celery_backend.compiler import Chord, Message
-from graflow_celery.celery_backend.publisher import Acknowledge, CeleryExecutor
+from graflow_celery.celery_backend.publisher import Acknowledge, CeleryExecutor, Headers
 from graflow_celery.core.commands import Command
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Transition
@@ -79,13 +79,13 @@ class ExposedLiveness(Liveness):
 
 
 class ExposedExecutor(CeleryExecutor):
-    def __init__(self, app: Celery, acknowledge: Acknowledge) -> None:
+    def __init__(self, app: Celery, acknowledge: Acknowledge, headers: Headers) -> None:
         def acknowledged(run: RunRef, commands: Sequence[Command]) -> None:
             reach(Point.MESSAGES_SENT)
             acknowledge(run, commands)
             reach(Point.MESSAGES_ACKNOWLEDGED)
 
-        super().__init__(app, acknowledged)
+        super().__init__(app, acknowledged, headers)
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         reach(Point.MESSAGES_MADE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +13,14 @@ from celery.exceptions import ImproperlyConfigured
 from celery.signals import before_task_publish
 from kombu.exceptions import OperationalError
 
-from graflow_celery.celery_backend.compiler import BARRIER_TASK, NO_REPLY, Chord, Message, compile_commands
+from graflow_celery.celery_backend.compiler import BARRIER_TASK, NO_REPLY, NODE_TASK, Chord, Message, compile_commands
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode
 from graflow_celery.core.plan import Plan
 from graflow_celery.errors import ConfigError, StoreUnavailableError
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import failure, reported, short
 from graflow_celery.settings import mask_url
+from graflow_celery.tracing.identity import Kind
 
 #: The options that describe the task rather than its delivery.
 HEADERS = (
@@ -41,6 +42,8 @@ LONGEST_COUNTDOWN = 30.0
 SLICE = 1000
 
 Acknowledge = Callable[[RunRef, Sequence[Command]], None]
+#: ``headers(run, "node" or "group", key)``: what a message of an activation carries besides.
+Headers = Callable[[RunRef, Kind, str], Mapping[str, str]]
 
 
 class CeleryExecutor:
@@ -48,9 +51,10 @@ class CeleryExecutor:
 
     fires_barriers = True
 
-    def __init__(self, app: Celery, acknowledge: Acknowledge) -> None:
+    def __init__(self, app: Celery, acknowledge: Acknowledge, headers: Headers) -> None:
         self._app = app
         self._acknowledge = acknowledge
+        self._headers = headers
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         """Raises StoreUnavailableError if the broker does not answer, StoreRefusedError if it takes nothing more; the
@@ -103,6 +107,9 @@ class CeleryExecutor:
                     **headers,
                 )
                 _slim(made.headers)
+                run_id, graph, key = message.args[:3]
+                kind: Kind = "node" if message.task == NODE_TASK else "group"
+                made.headers.update(self._headers(RunRef(run_id, graph), kind, key))
                 amqp.send_task_message(producer, message.task, made, **options)
 
 

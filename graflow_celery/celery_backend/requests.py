@@ -107,7 +107,7 @@ class NodeRequest(Request):
         with told():
             plan = here.plan_for(held.run, held.added)
             [retries] = here.store.retries(held.run, [held.node])
-            outcome = Outcome(error=error, worker=self.hostname, duration=duration)
+            outcome = Outcome(error=error, worker=self.hostname, duration=duration, reported=True)
             failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random(), counted=False)
             here.engine.deliver(held.run, plan, failed, outcome)
 

@@ -21,7 +21,9 @@ from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.code_check import CodeCheck
 from graflow_celery.celery_backend.publisher import CeleryExecutor
+from graflow_celery.celery_backend.recent import Recent
 from graflow_celery.celery_backend.sharing import blob_counts, shared_content
+from graflow_celery.celery_backend.traces import RUNS_KEPT, RunTracers
 from graflow_celery.checkpointing import STORE, codec_of
 from graflow_celery.codec.manifest import CodeReference, LoadedGraph, PackedGraph, load_graph, pack_graph
 from graflow_celery.codec.references import check, check_tag, signed, tag_of
@@ -42,6 +44,7 @@ from graflow_celery.ports import Held, NodeReport, RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.content_store import ContentStore
+from graflow_celery.redis_backend.events import EventReader
 from graflow_celery.redis_backend.garbage import Garbage
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys
@@ -52,6 +55,7 @@ from graflow_celery.redis_backend.run_store import RedisRunStore
 from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
+from graflow_celery.tracing.following import Told
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +87,17 @@ class Runtime:
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes, self.holdings)
         self.retries = RedisRetries(self.client, self.scripts, self.keys, lifetimes, self.sign)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
-        self.engine = Engine(self.store, executor(app, self._acknowledge), self)
+        self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told)
+        self.engine = Engine(self.store, executor(app, self._acknowledge, self.traces.headers), self)
         self.engine.committed = self.checkpoints.after_commit
+        self.engine.tracer = self.traces
         self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
         #: The graphs of the runs that this client submitted and still has.
         self.packed: WeakValueDictionary[str, PackedGraph] = WeakValueDictionary()
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
         self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()
+        self._run_fields: Recent[str, tuple[int, str, str, str]] = Recent(RUNS_KEPT)
         self._lock = threading.Lock()
 
     @cached_property
@@ -117,10 +124,33 @@ class Runtime:
 
     def _wish(self, run: RunRef) -> Wish:
         """Raises BlobRejectedError where a secret is set that did not sign where checkpoints go."""
-        every, to, tag = self.store.wish(run)
+        every, to, tag, _ = self._fields(run)
         if to:
             check_tag(tag, run, "checkpoints", to, self.codec, what=f"where checkpoints of run {run.id} go")
         return Wish(every, to or STORE)
+
+    def _fields(self, run: RunRef) -> tuple[int, str, str, str]:
+        """What a run was started with; see ``RedisRunStore.wish``. Asked once for each run."""
+        found = self._run_fields.get(run.id)
+        if found is None:
+            found = self.store.wish(run)
+            self._run_fields.put(run.id, found)
+        return found
+
+    def _told(self, run: RunRef) -> Told:
+        """What is to be told of a run that has ended."""
+        graphs: dict[str, str] = {}
+
+        def plan_of(key: str) -> Plan:
+            plan = self.plan_for(run)
+            if key in plan:
+                return plan
+            if not graphs:
+                graphs.update({node: report.graph for node, report in self.store.records(run).items()})
+            return self.plan_for(run, graphs.get(key, ""))
+
+        events = EventReader(self.client, self.keys.run(run.id).events).history()
+        return Told(self.store.details(run.id).get("workflow", ""), events, plan_of)
 
     def wished(self, run: RunRef, every: int, to: str | None) -> dict[str, str | int]:
         """What a run's own fields say of its checkpoints."""

@@ -66,6 +66,7 @@ def run_here(request: Request) -> Ending:
         policy=request.workflow.scheduling,
         llm=request.workflow.llm,
         feedback=prompt or Notice(""),
+        tracer=request.workflow.tracer,
     )
     shown.model.plan_for = functools.partial(run.graphs.plan_for, run.run)
     if prompt is not None:

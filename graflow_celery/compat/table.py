@@ -34,6 +34,7 @@ _EXCEPTIONS = _in(
 )
 _AGENT = _in("engine.llm", "LLMAgent")
 _CLIENT = _in("engine.llm_client", "LLMClient", "extract_text", "make_message")
+_LANGFUSE = {"LangFuseTracer": "graflow_celery.tracing.LangfuseTracer"}
 _CONTEXTS = _public("ExecutionContext", "TaskExecutionContext")
 
 #: Module of graflow -> its names -> where they are here. Modules with submodules only have no names.
@@ -83,11 +84,11 @@ MODULES: Mapping[str, Homes] = {
     "graflow.llm.agents.base": _AGENT,
     "graflow.llm.agents.types": _in("compat.names", "AgentResult", "AgentStep"),
     "graflow.llm.client": _CLIENT,
-    "graflow.trace": _public("ConsoleTracer", "LangFuseTracer", "NoopTracer", "Tracer"),
-    "graflow.trace.base": _public("Tracer"),
-    "graflow.trace.console": _public("ConsoleTracer"),
-    "graflow.trace.langfuse": _public("LangFuseTracer"),
-    "graflow.trace.noop": _public("NoopTracer"),
+    "graflow.trace": _LANGFUSE,
+    "graflow.trace.base": {},
+    "graflow.trace.console": {},
+    "graflow.trace.langfuse": _LANGFUSE,
+    "graflow.trace.noop": {},
 }
 
 _OWN_AGENT = "agents of one framework are out of scope. Register any object with run(...), or a factory of one."
@@ -98,6 +99,9 @@ _POLICY = "policies are passed as they are: with_execution(policy=AtLeastNGroupP
 _HANDLER = "tasks run in the worker itself; there are no other handlers. Choose the machine with @task(queue=...)."
 _CURRENT = "a workflow is current inside its `with` block and nowhere else: with workflow('name') as wf: ..."
 _DRAW = "draw with wf.to_mermaid(), wf.to_dot() or `graflow-celery graph`."
+_CONSOLE = "a run's events can be printed as they happen: wf.execute(progress=print), `graflow-celery watch`."
+_NOOP = "a run is not traced unless a tracer is named: leave tracer= out."
+_TRACER = "tracers stand on OpenTelemetry: its span processors and exporters see every span."
 _PROMPTS = "prompts are out of scope. Read them with a template library of your choice inside the task."
 
 #: Names of the modules above that are refused, and why.
@@ -125,6 +129,12 @@ REFUSED_NAMES: Mapping[str, str] = {
     "graflow.llm.client.setup_langfuse_for_litellm": "set LiteLLM's own: litellm.callbacks = ['langfuse_otel'].",
     "graflow.llm.create_pydantic_ai_agent": _OWN_AGENT,
     "graflow.llm.yaml_to_agent": "agents travel as their factories: wf.register_llm_agent('name', factory).",
+    "graflow.trace.ConsoleTracer": _CONSOLE,
+    "graflow.trace.NoopTracer": _NOOP,
+    "graflow.trace.Tracer": _TRACER,
+    "graflow.trace.base.Tracer": _TRACER,
+    "graflow.trace.console.ConsoleTracer": _CONSOLE,
+    "graflow.trace.noop.NoopTracer": _NOOP,
 }
 
 #: Modules that are refused with all below them, and why.

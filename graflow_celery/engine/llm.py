@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from graflow_celery.engine.llm_client import LLMClient
+from graflow_celery.engine.observing import OBSERVER, WatchedAgent
 from graflow_celery.errors import GraflowRuntimeError, LLMNotRegisteredError
 
 Kind = Literal["client", "agent"]
@@ -57,6 +58,7 @@ class LLMRegistry:
         self._guard: AbstractContextManager[Any] = guard or nullcontext()
         self._factories: dict[Kind, dict[str, Factory]] = {"client": {}, "agent": {}}
         self._made: dict[tuple[Kind, str], Any] = {}
+        self._watched: dict[tuple[str, int], WatchedAgent] = {}
         self._parent: LLMRegistry | None = None
         self._context: Any = None
 
@@ -103,7 +105,10 @@ class LLMRegistry:
             LLMNotRegisteredError: there is no agent of that name.
             TypeError: its factory made something that has no ``run``.
         """
-        return self._get("agent", name)
+        agent = self._get("agent", name)
+        if OBSERVER.get() is None:
+            return agent
+        return self._watched.setdefault((name, id(agent)), WatchedAgent(name, agent))
 
     def factories(self) -> Factories:
         """What to send to another process: all factories, and ready objects in the place of theirs."""

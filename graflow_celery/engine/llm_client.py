@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from graflow_celery.engine.observing import observed
 from graflow_celery.errors import ConfigError, ExtraMissingError
 
 #: Where the model of a client that names none comes from. The second is graflow's name for it.
@@ -56,8 +58,8 @@ class LLMClient:
             )
         if enable_tracing:
             raise ConfigError(
-                "LLMClient: enable_tracing is not there. Set LiteLLM's own callbacks where the tasks run: "
-                "litellm.callbacks = ['langfuse_otel']."
+                "LLMClient: enable_tracing is not there. The calls of a workflow that is traced are: "
+                "workflow(..., tracer=LangfuseTracer())."
             )
         self._model = model
         self.default_params = default_params
@@ -107,7 +109,10 @@ class LLMClient:
         if labels:
             arguments["metadata"] = {**arguments.get("metadata", {}), **labels}
         chosen = model or self.model
-        return _litellm().completion(model=chosen, messages=[dict(message) for message in messages], **arguments)
+        asked = [dict(message) for message in messages]
+        given = {"model": chosen, "messages": asked, "parameters": arguments}
+        call = partial(_litellm().completion, model=chosen, messages=asked, **arguments)
+        return observed("generation", generation_name or f"chat {chosen}", given, call)
 
     def completion_text(self, messages: Sequence[Message], **params: Any) -> str:
         """The text of :meth:`completion`'s first choice, empty if it has none."""

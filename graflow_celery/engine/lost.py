@@ -40,7 +40,10 @@ class Losses:
         reason = _reason(place.spec.options, report.losses + 1, self._max_losses, cause)
         event = NodeLost(node, report.attempt, report.losses, self._max_losses, reason, report.holder, self._random())
         applied = self._tell(
-            run, place, event, Outcome(error=WorkerLostError(place.spec.id, reason), worker=report.worker)
+            run,
+            place,
+            event,
+            Outcome(error=WorkerLostError(place.spec.id, reason), worker=report.worker, reported=True),
         )
         given_up = report.losses + 1 >= losses_allowed(place.spec.options, self._max_losses)
         if given_up and not applied.stale and (self._give_up(run, place) or applied.status.is_terminal):
@@ -50,7 +53,7 @@ class Losses:
     def returned(self, run: RunRef, plan: Plan, node: str, report: NodeReport | None, cause: str) -> Applied:
         """The attempt did not end and was not at fault; nor need its process be dead."""
         attempt, holder = (run.first, "") if report is None else (report.attempt, report.holder)
-        outcome = Outcome(worker="" if report is None else report.worker)
+        outcome = Outcome(worker="" if report is None else report.worker, reported=True)
         return self._tell(run, Place.of(plan, node), NodeReturned(node, attempt, cause, holder), outcome)
 
     def overdue(self, run: RunRef, plan: Plan, node: str, report: NodeReport) -> Applied:
@@ -60,7 +63,7 @@ class Losses:
         event = NodeFailed(
             node, report.attempt, f"TimeLimitError: {reason}", True, report.retries, self._random(), counted=False
         )
-        outcome = Outcome(error=TimeLimitError(place.spec.id, reason), worker=report.worker)
+        outcome = Outcome(error=TimeLimitError(place.spec.id, reason), worker=report.worker, reported=True)
         applied = self._tell(run, place, event, outcome)
         if not applied.stale:
             self._stop(run)

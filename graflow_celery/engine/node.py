@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from graflow_celery.core.activation import item_of, node_of
@@ -28,6 +29,7 @@ from graflow_celery.engine.groups import group_result
 from graflow_celery.engine.navigator import GraphNavigator
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.task_context import TaskExecutionContext
+from graflow_celery.engine.untraced import UNTRACED_SPAN
 from graflow_celery.errors import (
     AsyncGeneratorError,
     BlobMissingError,
@@ -42,7 +44,7 @@ from graflow_celery.errors import (
     SerializationError,
     TaskCancelledError,
 )
-from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner, Outcome, Random
+from graflow_celery.ports import NOTHING, Attempt, Begun, Clock, CoroutineRunner, Outcome, Random, Span
 
 _UNRETRYABLE = (
     BlobMissingError,
@@ -158,6 +160,7 @@ class _AttemptRun:
         self.began = host.clock()
         self.place = Place.of(attempt.plan, attempt.node)
         self.retries: int | None = None
+        self.span: Span = UNTRACED_SPAN
 
     def steps(self) -> Steps:
         attempt = self.attempt
@@ -171,13 +174,14 @@ class _AttemptRun:
             if refused is not None:
                 return refused
             self.retries = begun.leave.retries
+            self.span = self.engine.tracer.begin(attempt)
             arguments = self.arguments(code, begun)
         except _NODE_ERRORS as error:
             return self.failed(error)
         navigator = GraphNavigator(attempt.plan, attempt.node, attempt.number, begun.leave.cycle)
         task = TaskExecutionContext(self.host.context, navigator, begun.leave.retries, self.host.clock)
         try:
-            value = yield from settled(self.call(code, task, arguments), self.place.spec.id)
+            value = yield from settled(self.span.call(partial(self.call, code, task, arguments)), self.place.spec.id)
         except Parked as parked:
             asked = FeedbackRequested(attempt.node, attempt.number, parked.record.id, parked.timeout)
             return self.deliver(asked, replace(self.outcome(), feedback=parked.record))
@@ -222,7 +226,7 @@ class _AttemptRun:
         outcome = self.outcome(value=value, input=navigator.iteration)
         if navigator.cancelled is not None:
             outcome = self.outcome(error=GraflowWorkflowCanceledError(navigator.cancelled, self.place.spec.id))
-        return self.engine.deliver(attempt.run, plan, navigator.event(added), outcome, task.after_commit)
+        return self.deliver(navigator.event(added), outcome, plan, task.after_commit)
 
     def failed(self, error: Exception) -> Applied:
         attempt = self.attempt
@@ -233,11 +237,23 @@ class _AttemptRun:
             if begun is None:
                 return STALE
             self.retries = begun.leave.retries
+            self.span = self.engine.tracer.begin(attempt)
         event = NodeFailed(attempt.node, attempt.number, reason, retryable, self.retries or 0, self.host.random())
         return self.deliver(event, self.outcome(error=error))
 
-    def deliver(self, event: Event, outcome: Outcome) -> Applied:
-        return self.engine.deliver(self.attempt.run, self.attempt.plan, event, outcome)
+    def deliver(
+        self,
+        event: Event,
+        outcome: Outcome,
+        plan: Plan | None = None,
+        after_commit: Callable[[Applied], None] | None = None,
+    ) -> Applied:
+        def committed(applied: Applied) -> None:
+            self.span.end(event, outcome, applied)
+            if after_commit is not None:
+                after_commit(applied)
+
+        return self.engine.deliver(self.attempt.run, plan or self.attempt.plan, event, outcome, committed)
 
     def outcome(self, **fields: Any) -> Outcome:
         return Outcome(worker=self.attempt.worker, duration=self.host.clock() - self.began, **fields)

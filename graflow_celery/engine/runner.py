@@ -34,6 +34,7 @@ from graflow_celery.core.policy import MemberOutcome
 from graflow_celery.core.scheduler import RunEnd, Scheduler
 from graflow_celery.core.state import Applied, Transition
 from graflow_celery.engine.groups import hopeful, judged, member_keys, take_items, verdict
+from graflow_celery.engine.untraced import UNTRACED
 from graflow_celery.errors import (
     BlobMissingError,
     BlobRejectedError,
@@ -41,7 +42,7 @@ from graflow_celery.errors import (
     SerializationError,
     UnavailableError,
 )
-from graflow_celery.ports import Executor, Graphs, NodeOutcome, Outcome, RunRef, RunStore
+from graflow_celery.ports import Executor, Graphs, NodeOutcome, Outcome, RunRef, RunStore, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Engine:
         self.scheduler = scheduler or Scheduler()
         #: Called after each commit of an event; must not raise.
         self.committed: Callable[[RunRef, Plan, Transition, Applied], None] = _nothing
+        #: Follows the attempts that run here, and is told of the ends of runs.
+        self.tracer: Tracer = UNTRACED
 
     def deliver(
         self,
@@ -84,6 +87,7 @@ class Engine:
         if before_following is not None:
             before_following(applied)
         self.committed(run, plan, transition, applied)
+        self._told(run, applied)
         self.follow(run, plan, applied)
         return applied
 
@@ -99,7 +103,7 @@ class Engine:
 
     def end(self, run: RunRef, event: RunEnd) -> Applied:
         """Ends a run at once. Needs no plan."""
-        return self.store.commit(run, self.scheduler.end(event))
+        return self._told(run, self.store.commit(run, self.scheduler.end(event)))
 
     def carry_out(self, run: RunRef, plan: Plan, commands: Sequence[Command]) -> None:
         """Carries commands out: what only leads to another event here, one after the other; the rest by the executor.
@@ -214,6 +218,12 @@ class Engine:
         transition = self.scheduler.decide(plan, event)
         applied = self.store.commit(run, transition, outcome)
         self.committed(run, plan, transition, applied)
+        return self._told(run, applied)
+
+    def _told(self, run: RunRef, applied: Applied) -> Applied:
+        """Tells the tracer if the run has ended with what was committed."""
+        if applied.status.is_terminal and not applied.stale:
+            self.tracer.ended(run)
         return applied
 
     def _plan(self, run: RunRef, plan: Plan, command: Command) -> Plan:

@@ -204,6 +204,8 @@ class MemoryRunStore:
         if transition.reason:
             fields["reason"] = transition.reason
         if outcome is not None and transition.node is not None:
+            if outcome.reported:
+                fields["reported"] = "1"
             if outcome.feedback is not None:
                 fields["request"] = outcome.feedback.id
             self._keep_outcome(transition.node, transition, outcome)

@@ -284,11 +284,12 @@ class RedisRunStore:
             raise RunNotFoundError(run_id)
         return {field.decode(): value.decode() for field, value in found.items()}
 
-    def wish(self, run: RunRef) -> tuple[int, str, str]:
-        """After how many ends of nodes the run wants a checkpoint, 0 for never; where to; and the signature of that."""
-        names = ("checkpoint_every", "checkpoint_to", "checkpoint_tag")
-        every, to, tag = self._client.hmget(self._keys.run(run.id).meta, *names)
-        return int(every or 0), (to or b"").decode(), (tag or b"").decode()
+    def wish(self, run: RunRef) -> tuple[int, str, str, str]:
+        """How often a run wants checkpoints, 0 for never; where to; the signature of that; what it says of a tracer."""
+        names = ("checkpoint_every", "checkpoint_to", "checkpoint_tag", "tracing")
+        every, *texts = self._client.hmget(self._keys.run(run.id).meta, *names)
+        to, tag, tracing = ((text or b"").decode() for text in texts)
+        return int(every or 0), to, tag, tracing
 
     def recent(self, count: int) -> list[str]:
         """The ids of the runs started last, the newest first."""

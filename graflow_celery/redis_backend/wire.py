@@ -72,6 +72,8 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
 def _told(transition: Transition, outcome: Outcome) -> dict[str, Any]:
     """What goes into the run's events alone."""
     told: dict[str, Any] = {} if transition.items is None else {"items": transition.items}
+    if outcome.reported:
+        told["reported"] = True
     if outcome.worker:
         told["worker"] = outcome.worker
     if outcome.duration:

@@ -5,7 +5,8 @@
 -- ARGV  1 the transition as JSON:
 --           event, node, attempt, scopes, graph: of added tasks, holder, becomes, next, retries, losses, mirror, consumes,
 --           declares, jumps, acks, pauses, resumes, ends, reason, worker, duration (ms; if it is missing: since it runs),
---           items: of a mapped task, keep: the name of the result or error
+--           items: of a mapped task, keep: the name of the result or error,
+--           reported: somebody else says so than the process that ran the attempt
 --           arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
 --           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph, members], ...]
 --           draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
@@ -125,6 +126,9 @@ if t.node then
   end
   if t.items then
     fields[#fields + 1], fields[#fields + 2] = 'count', t.items
+  end
+  if t.reported then
+    fields[#fields + 1], fields[#fields + 2] = 'reported', '1'
   end
   record(unpack(fields))
 else

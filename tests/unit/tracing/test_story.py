@@ -46,13 +46,13 @@ def short(parts: Sequence[Part]) -> list[tuple[str, str, int, str, float, float]
 
 
 def test_what_ended_with_its_first_attempt_was_told_by_that() -> None:
-    parts = told(("run_started",), ("node_started", "a", 1), ("node_succeeded", "a", 1), ("run_succeeded",))
+    parts = told(("run_submitted",), ("node_started", "a", 1), ("node_succeeded", "a", 1), ("run_succeeded",))
     assert short(parts) == [("run", "w", 0, "succeeded", 0, 3)]
 
 
 def test_a_node_with_several_attempts_reaches_over_all_of_them() -> None:
     parts = told(
-        ("run_started",),
+        ("run_submitted",),
         ("node_started", "a", 1),
         ("node_retried", "a", 1),
         ("node_started", "a", 2),
@@ -66,7 +66,7 @@ def test_a_node_with_several_attempts_reaches_over_all_of_them() -> None:
 def test_an_attempt_that_others_report_is_told_with_what_they_say() -> None:
     lost = {"reason": "worker w1 died"}
     parts = told(
-        ("run_started",),
+        ("run_submitted",),
         ("node_started", "a", 1, {"worker": "w1"}),
         ("node_lost", "a", 1, lost),
         ("node_started", "a", 2),
@@ -88,7 +88,7 @@ def test_an_attempt_that_others_report_is_told_with_what_they_say() -> None:
 
 def test_a_group_is_around_its_members() -> None:
     parts = told(
-        ("run_started",),
+        ("run_submitted",),
         ("group_opened", "g"),
         ("node_started", "b", 1),
         ("node_iterated", "b", 1),
@@ -108,7 +108,7 @@ def test_a_group_is_around_its_members() -> None:
 
 def test_what_goes_on_when_the_run_ends_was_cut_off() -> None:
     parts = told(
-        ("run_started",),
+        ("run_submitted",),
         ("group_opened", "g"),
         ("node_queued", "c", 1),
         ("node_started", "b", 1),
@@ -125,7 +125,7 @@ def test_what_goes_on_when_the_run_ends_was_cut_off() -> None:
 
 def test_a_node_that_waited_is_told_though_it_had_one_attempt() -> None:
     parts = told(
-        ("run_started",),
+        ("run_submitted",),
         ("node_started", "a", 1),
         ("node_waiting", "a", 1),
         ("node_succeeded", "a", 1),
@@ -137,7 +137,7 @@ def test_a_node_that_waited_is_told_though_it_had_one_attempt() -> None:
 def test_after_a_retry_what_came_before_is_not_told_again() -> None:
     again = RunRef("run", "graph~3")
     parts = told(
-        ("run_started",),
+        ("run_submitted",),
         ("node_started", "a", 1),
         ("node_retried", "a", 1),
         ("node_started", "a", 2),
@@ -154,7 +154,7 @@ def test_after_a_retry_what_came_before_is_not_told_again() -> None:
 
 
 def test_a_node_that_no_plan_has_belongs_to_the_run() -> None:
-    parts = told(("run_started",), ("node_started", "gone", 1), ("run_cancelled",))
+    parts = told(("run_submitted",), ("node_started", "gone", 1), ("run_cancelled",))
     assert [part.parent for part in parts] == [span_id_of(RUN, "node", "gone"), span_id_of(RUN, "run"), None]
 
 

@@ -87,6 +87,42 @@ def test_a_run_with_everything_in_it_ends_as_without_a_secret(settings: Settings
     assert run.results()["added"] == b"x" * 200_000
 
 
+def test_a_run_with_a_secret_can_be_retried(settings: Settings, tmp_path: Path) -> None:
+    """Its reference is ``HASH~2.TAG`` then, and the store counts attempts from 2 on in spite of the tag."""
+    gate = tmp_path / "gate"
+
+    @task
+    def numbers() -> list[int]:
+        return [1, 2]
+
+    @task
+    def double(number: int) -> int:
+        return 2 * number
+
+    @task
+    def held(double: list[int]) -> int:
+        if not gate.exists():
+            raise RuntimeError("the gate is closed")
+        return sum(double)
+
+    @task
+    def left(held: int) -> int:
+        return held
+
+    @task
+    def right(held: int) -> int:
+        return -held
+
+    with workflow("retried") as wf:
+        numbers >> double.map(numbers) >> held >> (left | right)
+    run = wf.submit(settings=settings)
+    assert run.wait(timeout=30) is RunStatus.FAILED
+    gate.touch()
+    run.retry_failed()
+    assert run.wait(timeout=30) is RunStatus.SUCCEEDED
+    assert (run.result("left"), run.result("right")) == (6, -6)
+
+
 def test_a_forged_message_is_dropped_and_the_run_goes_on(cluster: EmbeddedCluster, settings: Settings) -> None:
     runtime = client_runtime(settings)
     graph = other_graph(settings)

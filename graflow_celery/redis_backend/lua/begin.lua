@@ -31,7 +31,7 @@ if present then
     return { 0, status }
   end
   losses, retries, cycle, graph = tonumber(lost), tonumber(tried), tonumber(again), home
-elseif attempt ~= (string.match(meta[4] or '', '~(%d+)$') or '1') then -- where the count of attempts began
+elseif attempt ~= (string.match(meta[4] or '', '^[^.]*~(%d+)') or '1') then -- where the count of attempts began
   return { 0, status }
 end
 if meta[2] and tonumber(meta[3] or 0) >= tonumber(meta[2]) then

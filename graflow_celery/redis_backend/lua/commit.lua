@@ -51,8 +51,8 @@ local function record(...)
   redis.call('XADD', events, 'MAXLEN', '~', 100000, '*', ...)
 end
 
--- "HASH~3": since a retry of the run, attempts are counted from 3 on
-local first = tonumber(string.match(redis.call('HGET', meta, 'graph') or '', '~(%d+)$') or 1)
+-- "HASH~3", or "HASH~3.TAG" where a secret is set: since a retry of the run, attempts are counted from 3 on
+local first = tonumber(string.match(redis.call('HGET', meta, 'graph') or '', '^[^.]*~(%d+)') or 1)
 if t.node then
   if t.first ~= first then
     return { 0, status }

@@ -154,7 +154,7 @@ class NodeData(Data):
 class Action(Data):
     """What a button does: cancel, retry what failed, answer a task's question."""
 
-    SUPPORTED_METHODS: ClassVar[tuple[str, ...]] = ("POST",)  # type: ignore[assignment]
+    SUPPORTED_METHODS: ClassVar[tuple[str, ...]] = ("POST",)
 
     def check_xsrf_cookie(self) -> None:
         """Always, where Flower asks for the token only of who logged in by OAuth."""

@@ -1,7 +1,7 @@
 """What the pages show, read from the store as values that JSON holds. Every method blocks: call it in a thread.
 
-Nothing is unpickled here, and no result is read: of an error its type, text and traceback are shown, which the store has
-as text.
+Nothing is unpickled here, and no result is read: of an error its type, text and traceback are shown, which the store
+has as text.
 """
 
 from __future__ import annotations
@@ -207,7 +207,9 @@ def _spec(run: Run, key: str) -> tuple[NodeSpec | None, Plan | None]:
         plan = run.plan
     except (BlobMissingError, BlobRejectedError):
         return None, None
-    return (plan[key] if key in plan else None), plan
+    if key not in plan:
+        return None, plan
+    return plan[key], plan
 
 
 def _report(report: NodeReport | None) -> dict[str, Any]:

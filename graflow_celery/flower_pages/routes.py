@@ -10,10 +10,12 @@ from flower.options import options
 from tornado.web import url
 
 from graflow_celery.celery_backend.app import runtime_of
-from graflow_celery.flower_pages import handlers, rows, templating
+from graflow_celery.flower_pages import handlers, templating
 from graflow_celery.flower_pages.reading import Reader
 from graflow_celery.settings import Settings
 
+#: Of Flower's list of tasks: the arguments name workflow, node and attempt (`etl clean #1`).
+COLUMNS = "name,args,state,received,runtime,worker,uuid"
 STATIC = Path(__file__).with_name("static")
 
 
@@ -27,7 +29,8 @@ def add(app: Any, settings: Settings) -> None:
     given = {"reader": Reader(lambda: runtime_of(app, settings))}
     run = r"/pipelines/run/([^/]+)"
     urls.handlers[-1:-1] = [
-        url(r"/pipelines/?", handlers.RunsPage, given, name="pipelines"),
+        url(r"/pipelines", handlers.RunsPage, given, name="pipelines"),
+        url(r"/pipelines/", handlers.RunsPage, given),
         url(r"/pipelines/runs\.json", handlers.RunsData, given, name="pipelines-data"),
         url(r"/pipelines/static/(.*)", handlers.Assets, {"path": str(STATIC)}, name="pipelines-static"),
         url(run, handlers.RunPage, given, name="pipeline"),
@@ -37,5 +40,5 @@ def add(app: Any, settings: Settings) -> None:
         url(rf"{run}/(cancel|retry|answer)", handlers.Action, given),
     ]
     urls.settings["template_loader"] = templating.TemplateLoader(urls.settings["template_path"])
-    if options.format_task is None:
-        options.format_task = rows.format_task
+    # Command line, environment and configuration file are read after this, so what they say holds.
+    options.tasks_columns = COLUMNS

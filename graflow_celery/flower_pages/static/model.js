@@ -7,6 +7,10 @@ const ENDS = new Set(["succeeded", "failed", "cancelled", "terminated"]);
 const ITEM = /^(.+)\[(\d+)\]$/s;
 export const ADDED = "added while it ran";
 
+function numberOf(member) {
+  return Number(ITEM.exec(member.id)[2]);
+}
+
 export class Model {
   constructor(graph) {
     this.nodes = new Map();
@@ -51,6 +55,7 @@ export class Model {
     if (!group) group = this.add({ id: ADDED, is_group: true });
     const node = this.add({ id, group: group.id });
     group.members.push(node);
+    if (group === base) group.members.sort((one, other) => numberOf(one) - numberOf(other));
     this.count(node, null, "waiting");
     return node;
   }

@@ -50,7 +50,7 @@ export class NodeDetail {
   fill() {
     const { node, told } = this;
     const attempts = this.model.attempts.filter((attempt) => attempt.node === node.id);
-    this.host.replaceChildren(
+    const parts = [
       html("div", { class: "pl-card-head" },
         html("h2", { id: "node-title" }, node.id),
         html("button", { type: "button", class: "btn-close", "aria-label": "Close", onclick: () => this.close() })),
@@ -60,7 +60,8 @@ export class NodeDetail {
       this.facts(told),
       this.tasks(told),
       told.trouble ? html("p", { class: "pl-trouble", role: "alert" }, told.trouble) : null,
-    );
+    ];
+    this.host.replaceChildren(...parts.filter((part) => part !== null));
   }
 
   *error(told) {

@@ -34,7 +34,7 @@ function row(run, now) {
       bar(run, total),
       html("small", {}, run.failed ? `${run.failed.toLocaleString("en")} failed` : ""),
     ),
-    html("td", { title: new Date(run.started * 1000).toString() }, clock(run.started)),
+    html("td", { class: "pl-time", title: new Date(run.started * 1000).toString() }, clock(run.started)),
     html("td", { class: "pl-number" }, duration(seconds)),
     html("td", { class: "pl-why", title: run.reason }, shortened(run.reason, 120)),
   );
@@ -65,7 +65,7 @@ async function refresh() {
     if (focused) [...body.querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus();
     byId("empty").hidden = told.runs.length > 0;
     byId("older").disabled = !told.more;
-    byId("newer").disabled = !address().get("after");
+    byId("newest").disabled = !address().get("after");
     byId("cut").hidden = !told.cut;
     last = told.runs.length ? told.runs[told.runs.length - 1].run : "";
   } catch (error) {
@@ -86,7 +86,11 @@ byId("older").addEventListener("click", () => {
   query.set("after", last);
   go(query);
 });
-byId("newer").addEventListener("click", () => history.back());
+byId("newest").addEventListener("click", () => {
+  const query = address();
+  query.delete("after");
+  go(query);
+});
 window.addEventListener("popstate", refresh);
 setInterval(() => {
   if (!document.hidden) refresh();

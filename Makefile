@@ -11,11 +11,12 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-content bench-faults chaos env clean
+.PHONY: help demo test test-signed check format bench bench-content bench-faults chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
 	@echo 'make test    all checks and all tests (what CI runs)'
+	@echo 'make test-signed  the tests of meaning, and some of faults, with a secret set'
 	@echo 'make check   format, lint, types and the import contract'
 	@echo 'make format  format the code and mend what the linter can mend'
 	@echo 'make bench   throughput, against the same in raw Celery'
@@ -31,6 +32,10 @@ demo: $(VENV)/.installed-demo
 
 test: check
 	@$(BIN)/python -m pytest
+
+# What holds without a secret has to hold with one: everything is signed and checked then.
+test-signed: env
+	@GRAFLOW_CELERY_SECRET_KEY=$${GRAFLOW_CELERY_SECRET_KEY:-a-secret-for-the-tests-alone} $(BIN)/python -m pytest tests/contract tests/fault/test_retry.py tests/fault/test_worker_loss.py tests/fault/test_lost_steps.py
 
 check: env
 	@$(BIN)/ruff format --check $(SOURCES)

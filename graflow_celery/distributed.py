@@ -108,7 +108,7 @@ def resume(
     runtime = client_runtime(settings)
     run = Run(runtime, runtime.refer(new_run_id(), checkpoint.graph))
     absent = runtime.content.absent(list(checkpoint.blobs))
-    run._source = Source(runtime, lambda: runtime.content.put(checkpoint.blobs), {})
+    run._source = Source.of_checkpoint(runtime, checkpoint)
     run.uploaded_blobs = runtime.content.put({name: checkpoint.blobs[name] for name in absent})
     run.uploaded_bytes = sum(len(checkpoint.blobs[name]) for name in absent)
     plan, reference = run.plan, run._run

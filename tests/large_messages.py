@@ -22,7 +22,7 @@ KEPT = 100_000
 
 _PUSHES = (b"LPUSH", b"RPUSH")
 _CUT = re.compile(rb"\.\.\. \((\d+) more bytes\)$")
-_OURS = re.compile(rb'\{"body": "\[\[\\"[^"\\]+\\", \\"[0-9a-f]{32}(~\d+)?\\", ')
+_OURS = re.compile(rb'\{"body": "\[\[\\"[^"\\]+\\", \\"[0-9a-f]{32}(~\d+)?(\.[\w-]+)?\\", ')
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.state import NodeState
-from graflow_celery.engine.explaining import TELLING, Facts, explained
+from graflow_celery.engine.explaining import Facts, explained
 from graflow_celery.engine.explanation import Explanation
 from graflow_celery.engine.feedback import requests
+from graflow_celery.engine.happenings import TELLING
 from graflow_celery.ports import NOTHING, NodeReport, RunRef
 from graflow_celery.redis_backend.events import newest
 

@@ -18,6 +18,7 @@ from typing import Any
 import redis
 from billiard.exceptions import WorkerLostError as ProcessLostError
 from celery import Task
+from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -40,6 +41,17 @@ class NodeRequest(Request):
     """See the module. ``task.runtime()`` gives the process's runtime."""
 
     task: NodeTask
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises InvalidTaskError, for which Celery drops a message: we did not send it.
+
+        Whoever may write to the broker could send one that is held for long. The worker's beat reads all that are held.
+        """
+        super().__init__(*args, **kwargs)
+        match self.args:
+            case [str(), str(), str(), int()] | [str(), str(), str(), int(), str()]:
+                return
+        raise InvalidTaskError(f"{self.name}[{self.id}] has not the arguments of a node's message")
 
     @property
     def held(self) -> Held:

@@ -264,7 +264,8 @@ class Runtime:
         packed = pack_graph(extension.plan, extension.tasks, self.codec, base=run.hash)
         with self.client.pipeline(transaction=False) as pipe:
             self.holdings.add_graph(pipe, run, packed.hash)
-            upload = self.content.ask(pipe, packed)
+            # Seen or not, in a round trip that is due anyway: if the store has lost it, nobody else can bring it back.
+            upload = self.content.ask(pipe, packed, anew=True)
             upload(iter(pipe.execute()[2:]))
         return plan.extended(packed.hash, extension.plan.nodes)
 

@@ -64,7 +64,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         """One attempt of one node, of the workflow as written or of the graph that holds added tasks."""
         here = runtime()
         run = RunRef(run_id, graph)
-        with _given_back(here.settings.reconnect_timeout), asking(run, node_id):
+        with _given_back(here.settings.reconnect_timeout), asking(run, node_of(node_id)):
             worker = self.request.hostname or here.where
             plan = _plan(here, run, added)
             host = Host(
@@ -84,7 +84,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
         here = runtime()
         run = RunRef(run_id, graph)
         reach(Point.BARRIER_RECEIVED, group)
-        with _given_back(here.settings.reconnect_timeout), asking(run, group):
+        with _given_back(here.settings.reconnect_timeout), asking(run, node_of(group)):
             plan = _plan(here, run, added)
             applied = here.engine.close_barrier(run, plan, group)
         reach(Point.BARRIER_FOLLOWED, group)

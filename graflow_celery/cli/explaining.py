@@ -140,9 +140,11 @@ def _happening(item: Happening) -> list[str | Text]:
     what, _, how = item.event.partition("_")
     about = item.node or what
     worker = f" on {item.worker}" if item.worker else ""
-    said = {"carried_out": f"seen to by the monitor{worker}", "code_differs": f"has other code{worker}"}.get(
-        item.event, how
-    )
+    said = {
+        "carried_out": f"seen to by the monitor{worker}",
+        "code_differs": f"has other code{worker}",
+        "blobs_missing": "missed content",
+    }.get(item.event, how)
     return [_clock(item.at), f"{about} {said}", str(item.attempt or ""), first_line(item.reason)]
 
 

@@ -103,9 +103,10 @@ def _whole(func: Callable[..., Any], task_id: str, allow_pickle: bool) -> bytes:
     if not allow_pickle:
         raise SerializationError(
             f"task '{task_id}'",
-            "its function is not sent by name and may not travel by value: the settings' serializers do not include "
-            "pickle. Move it to the top level of a module that the workers have, without ship='value', or allow "
-            "pickle.",
+            "its function cannot be sent by name, as it is defined in __main__, in a file named on the command line or "
+            "inside of a function, or has ship='value'; and not by value, as the setting serializers lacks pickle. "
+            "Move it to the top level of a module that the workers can import, and name that (`graflow-celery run "
+            "PACKAGE.MODULE`), or allow pickle.",
         )
     try:
         payload = dump(func)

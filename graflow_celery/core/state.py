@@ -142,6 +142,7 @@ class Transition:
         node, attempt: the fence: nothing changes unless this is the activation's current attempt and it has not ended.
             An ``attempt`` of 0 stands for one that has none (a group, a skipped node).
         scopes: the groups around it: nothing changes if one of them has ended.
+        graph: the added tasks' graph that the activation belongs to, if it does; noted where it has no record yet.
         holder: if it is given, nothing changes unless this worker runs the attempt; empty: unless nobody began it.
         becomes: the new state; with ``next_attempt`` the attempt that is current from now on.
         retries: the failure is followed by another attempt.
@@ -162,6 +163,7 @@ class Transition:
     node: str | None = None
     attempt: int = 0
     scopes: tuple[str, ...] = ()
+    graph: str = ""
     holder: str | None = None
     becomes: NodeState | None = None
     next_attempt: int = 0
@@ -302,7 +304,7 @@ class RunState:
         state = transition.becomes
         if state is None:
             return
-        record = self.nodes.get(node) or NodeRecord(state, transition.attempt)
+        record = self.nodes.get(node) or NodeRecord(state, transition.attempt, graph=transition.graph)
         attempt = transition.next_attempt or transition.attempt
         losses, retries = record.losses + transition.loses, record.retries + transition.retries
         record = replace(record, state=state, attempt=attempt, losses=losses, retries=retries, worker="")

@@ -28,24 +28,16 @@ from graflow_celery.engine.explanation import (
     Deadline,
     Explanation,
     Failure,
-    Happening,
     Obstacle,
     OpenGroup,
     OpenNode,
     Request,
 )
 from graflow_celery.engine.feedback import FeedbackRequest
+from graflow_celery.engine.happenings import befell
 from graflow_celery.engine.oversight import Lease
 from graflow_celery.ports import EventRecord, NodeReport
 
-#: Events that tell of something that went otherwise than it should.
-TELLING = frozenset(
-    {
-        *("node_lost", "node_returned", "node_retried", "node_failed", "group_failed"),
-        *("carried_out", "code_differs", "run_stalled", "run_waiting", "run_expired", "run_aborted"),
-        *("run_failed", "run_cancelled", "run_terminated"),
-    }
-)
 #: States of tasks that nobody works on.
 IDLE = frozenset({"queued", "delayed"})
 #: Seconds for which what is due may lie until nobody seems to see to it: a monitor looks at each run every ten.
@@ -138,7 +130,7 @@ def explained(facts: Facts, most: int | None = 20) -> Explanation:
         timeout=next((due for command, due in facts.outbox if isinstance(command, ExpireRun)), None),
         monitor=facts.monitor,
         obstacles=() if status.is_terminal else tuple(builder.obstacles(tasks)),
-        happenings=tuple(_happenings(facts.events, most)),
+        happenings=tuple(befell(facts.events, most)),
         failures=tuple(_failures(facts, most)),
         advice=_advice(facts.run, status),
     )
@@ -355,19 +347,6 @@ def _is_final(report: NodeReport | None) -> bool:
 def _request(request: FeedbackRequest) -> Request:
     command = f"graflow-celery feedback answer {request.feedback_id} ..."
     return Request(request.feedback_id, request.task_id, request.prompt, command)
-
-
-def _happenings(events: Sequence[EventRecord], most: int | None) -> Iterator[Happening]:
-    telling = [event for event in events if event["event"] in TELLING]
-    for event in telling if most is None else telling[-most:]:
-        yield Happening(
-            event["at"],
-            event["event"],
-            event.get("node", ""),
-            event.get("attempt", 0),
-            event.get("worker", ""),
-            event.get("reason", ""),
-        )
 
 
 def _failures(facts: Facts, most: int | None) -> Iterator[Failure]:

@@ -51,7 +51,6 @@ _UNRETRYABLE = (
     ParameterError,
     CodeNotFoundError,
     CodeMismatchError,
-    BlobRejectedError,
     CycleLimitExceededError,
     GraphCompilationError,
     LLMNotRegisteredError,

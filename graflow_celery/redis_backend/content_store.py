@@ -82,12 +82,12 @@ class ContentStore:
             upload = self.ask(pipe, packed)
             return upload(iter(pipe.execute()))
 
-    def ask(self, pipe: Any, packed: PackedGraph) -> Upload:
+    def ask(self, pipe: Any, packed: PackedGraph, *, anew: bool = False) -> Upload:
         """Has a pipeline ask what the store lacks of a graph, as far as it was not seen lately; renews the rest.
 
-        The manifest is read with it: it tells which pages lie in it.
+        The manifest is read with it: it tells which pages lie in it. ``anew``: what was seen is asked for, too.
         """
-        names = self.seen.unseen(packed.names) if self.seen.unseen([packed.hash]) else []
+        names = packed.names if anew else self.seen.unseen(packed.names) if self.seen.unseen([packed.hash]) else []
         for name in names:
             self._look(pipe, name)
         if names and packed.has_pages:

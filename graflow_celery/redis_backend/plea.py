@@ -24,6 +24,8 @@ MISSING = "blobs_missing"
 WAIT = 5.0
 #: Seconds after which what the monitor asked for is asked for anew.
 FORGOTTEN = 60.0
+#: Seconds by which a server's uptime may be too short: it counts whole ones.
+CLOCK = 1
 #: Seconds that the stream lives by which those who wait are woken, and how many entries it keeps.
 BELL_TTL, BELLS = 60, 100
 
@@ -127,7 +129,7 @@ def _cause(info: Mapping[str, object], age: float | None) -> str:
             f"the server evicts what it has no room for (maxmemory-policy {policy}, {evicted:,} keys evicted). "
             f"Set maxmemory-policy to noeviction"
         )
-    if age is not None and uptime < age:
+    if age is not None and uptime + CLOCK < age:
         return (
             f"the server was restarted {uptime} s ago, after the run had begun, and came back without it. "
             f"Turn its persistence on (appendonly yes)"

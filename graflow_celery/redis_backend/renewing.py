@@ -23,7 +23,15 @@ def renew(client: Client, keys: Keys, content: ContentStore, holdings: Holdings,
     A few round trips, whatever the run's size, and one for each 500 large values.
     """
     held, of_run = holdings.of(run.id), keys.run(run.id)
-    written = (of_run.results, of_run.errors, of_run.inputs, of_run.feedback, of_run.channel, of_run.checkpoints)
+    written = (
+        of_run.results,
+        of_run.errors,
+        of_run.inputs,
+        of_run.feedback,
+        of_run.channel,
+        of_run.checkpoints,
+        of_run.blobs,
+    )
     with client.pipeline(transaction=False) as pipe:
         for key in (*written, of_run.end):
             pipe.expire(key, content.ttl)

@@ -76,13 +76,14 @@ class RedisSnapshots:
             SerializationError: the settings allow no format that can hold one of its values.
         """
         keys, state = self._keys.run(run.id), snapshot.state
-        now, values = self._client.time(), self._values.held_by(run)
+        now = self._client.time()
+        results, inputs, channel = packed_fields(self._values.held_by(run), snapshot)
         hashes = {
             keys.nodes: {key: record_text(record, now[0] * 1000) for key, record in state.nodes.items()},
-            keys.results: _packed(values, snapshot.results, "result of task"),
-            keys.inputs: _packed(values, snapshot.inputs, "input of"),
+            keys.results: results,
+            keys.inputs: inputs,
             keys.errors: {node: self._error(error) for node, error in snapshot.errors.items()},
-            keys.channel: _entries(values, snapshot, now[0] * 1000 + now[1] // 1000),
+            keys.channel: _with_deadlines(channel, snapshot.ttls, now[0] * 1000 + now[1] // 1000),
             keys.feedback: {record.id: json.dumps(asdict(record)) for record in snapshot.feedback},
         }
         over = state.status.is_terminal
@@ -152,15 +153,24 @@ class RedisSnapshots:
         return self._unpacked(live, "channel key"), ttls
 
 
-def _packed(values: ValueStore, fields: Mapping[str, Any], what: str) -> dict[str, bytes]:
-    return {name: values.pack(value, f"{what} '{name}'") for name, value in fields.items()}
+def packed_fields(
+    values: ValueStore, snapshot: Snapshot
+) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes]]:
+    """A snapshot's results, inputs and channel values as fields; what is large of them is stored.
+
+    Raises SerializationError: the settings allow no format that can hold one of them.
+    """
+    return (
+        {name: values.pack(value, f"result of task '{name}'") for name, value in snapshot.results.items()},
+        {name: values.pack(value, f"input of '{name}'") for name, value in snapshot.inputs.items()},
+        {key: values.pack_entry(value, f"channel key '{key}'") for key, value in snapshot.channel.items()},
+    )
 
 
-def _entries(values: ValueStore, snapshot: Snapshot, now: int) -> dict[str, bytes]:
-    entries = {key: values.pack_entry(value, f"channel key '{key}'") for key, value in snapshot.channel.items()}
-    for key, left in snapshot.ttls.items():
-        entries[key] = DEADLINE + b"%d|" % (now + max(1, int(left * 1000))) + entries[key]
-    return entries
+def _with_deadlines(fields: dict[str, bytes], ttls: Mapping[str, float], now: int) -> dict[str, bytes]:
+    return fields | {
+        key: DEADLINE + b"%d|" % (now + max(1, int(left * 1000))) + fields[key] for key, left in ttls.items()
+    }
 
 
 def state_of(meta: Mapping[bytes, bytes], nodes: Mapping[bytes, bytes], joins: Mapping[bytes, bytes]) -> RunState:

@@ -48,6 +48,8 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
     }
     if transition.node is not None:
         wire |= {"node": transition.node, "keep": node_of(transition.node)}
+    if transition.graph:
+        wire["graph"] = transition.graph
     if transition.holder is not None:
         wire["holder"] = transition.holder
     if transition.becomes is not None:

@@ -10,17 +10,20 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from graflow_celery import Settings, WorkflowContext, task, workflow
+from graflow_celery import CheckpointManager, Settings, TaskExecutionContext, WorkflowContext, task, workflow
 from graflow_celery.core.state import RunStatus
 from graflow_celery.embedded import EmbeddedServer, EmbeddedWorkers
 from graflow_celery.errors import BlobMissingError, RunTimeoutError
-from graflow_celery.redis_backend.plea import MISSING, _cause, asking
+from graflow_celery.redis_backend.plea import CLOCK, MISSING, _cause, asking
 from graflow_celery.runs import Run, client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
+from tests import servers
+from tests.servers import free_port
 
 pytestmark = pytest.mark.workers
 
@@ -85,6 +88,8 @@ def test_a_client_that_waits_puts_back_what_was_lost(
     [event] = [record for record in run.events() if record["event"] == MISSING]
     assert event["names"] in lost
     assert event["node"] == "first"
+    [happening] = [item for item in run.explain().happenings if item.event == MISSING]
+    assert happening.reason.endswith(": blob " + ", ".join(event["names"].split(",")))
 
 
 def test_so_does_one_with_an_event_loop(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,10 +165,31 @@ def test_an_evicting_server_is_named_as_the_cause() -> None:
         assert "Set maxmemory-policy to noeviction" in run.reason
 
 
-def test_a_restart_is_named_as_the_cause() -> None:
+def test_a_restart_is_named_as_the_cause(tmp_path: Path) -> None:
+    """Of a server that keeps nothing on disk. The rest of the run is put there again, so that it can tell."""
+    port = free_port()
+    with servers.started(tmp_path / "server", [f"port {port}", 'save ""', "appendonly no"], port) as server:
+        settings = load_settings(redis_url=f"redis://127.0.0.1:{port}/0")
+        run = started(settings)
+        runtime = client_runtime(settings)
+        kept = {key: runtime.client.dump(key) for key in runtime.client.scan_iter() if b":blob:" not in key}
+        old = lambda: runtime.client.time()[0] - run.started_at > CLOCK + 1  # noqa: E731
+        wait_until(old, description="the run to be older than the server will be")
+        server.process.stop(grace=0.0)
+        server.start(port)
+        for key, data in kept.items():
+            runtime.client.restore(key, 600_000, data, replace=True)
+        with EmbeddedWorkers(settings, 1, 1):
+            assert Run.get(run.id, settings).wait(timeout=30) is RunStatus.FAILED
+        assert re.search(r"the server was restarted \d+ s ago, after the run had begun, and came back", run.reason)
+        assert "Turn its persistence on (appendonly yes)" in run.reason
+
+
+def test_a_restart_is_the_cause_if_the_run_is_older_than_the_server() -> None:
     cause = _cause({"evicted_keys": 3, "maxmemory_policy": "noeviction", "uptime_in_seconds": 10}, age=60.0)
     assert cause.startswith("the server was restarted 10 s ago, after the run had begun, and came back without it")
     assert _cause({"evicted_keys": 0, "maxmemory_policy": "allkeys-lru", "uptime_in_seconds": 100}, age=60.0) == ""
+    assert _cause({"uptime_in_seconds": 10}, age=10.9) == "", "both began in one second"
 
 
 def test_a_changed_value_is_not_put_back_as_what_it_was(settings: Settings) -> None:
@@ -215,3 +241,30 @@ def test_several_that_wait_for_one_blob_are_woken_together(settings: Settings) -
     assert len(found) == 5
     assert {len(blob) for blob in found} == {len(data)}
     run.cancel()
+
+
+def test_a_client_that_resumed_brings_back_the_checkpoints_values_too(settings: Settings, tmp_path: Path) -> None:
+    @task
+    def first() -> bytes:
+        return b"r" * 150_000
+
+    @task(inject_context=True)
+    def keeps(context: TaskExecutionContext, path: str) -> None:
+        context.checkpoint(path=path)
+
+    @task
+    def last(first: bytes, words: str) -> int:
+        return len(first) + len(words)
+
+    with workflow("kept") as wf:
+        first >> keeps >> last
+    path = str(tmp_path / "kept.ckpt")
+    wf.execute(initial_channel={"words": "w" * 100_000, "path": path})
+    context, _ = CheckpointManager.resume_from_checkpoint(path, settings=settings)
+    run = context.submit()
+    values = client_runtime(settings).holdings.of(run.id).values
+    assert set(values) <= set(lose(run))
+    assert len(values) == 2
+    with EmbeddedWorkers(settings, 1, 2):
+        assert run.wait(timeout=60) is RunStatus.SUCCEEDED, run.reason
+    assert run.result("last") == 250_000

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from graflow_celery import Settings, workflow
+from graflow_celery import Settings, task, workflow
 from graflow_celery.celery_backend import trust
 from graflow_celery.core.state import RunStatus
 from graflow_celery.embedded import EmbeddedServer
+from graflow_celery.embedded.process import GuardedProcess
 from graflow_celery.embedded.workers import EmbeddedWorkers
-from graflow_celery.environment import settings_environment
+from graflow_celery.environment import settings_environment, worker_environment
 from graflow_celery.errors import BlobRejectedError
 from graflow_celery.runs import Run, client_runtime
 from graflow_celery.settings import load_settings
@@ -211,6 +213,25 @@ def test_a_worker_on_a_server_that_others_reach_says_so_once() -> None:
         with EmbeddedWorkers(load_settings(redis_url=server.url), 1) as workers:
             log = workers[0].process.output()
     assert log.count("no secret_key is set: whoever can write to the store can make this worker run code") == 1
+
+
+@pytest.mark.parametrize(("accepts", "count"), [("json,pickle", 1), ("json", 0)])
+def test_a_worker_of_an_app_that_takes_pickles_says_so_once(tmp_path: Path, accepts: str, count: int) -> None:
+    with EmbeddedServer() as server:
+        settings = load_settings(redis_url=server.url, secret_key=NEW)
+        command = [sys.executable, "-m", "celery", "-A", "tests.e2e.owners_app", "worker", "--concurrency", "2"]
+        env = worker_environment(settings, {"OWNER_ACCEPTS": accepts, "C_FORCE_ROOT": "1"})
+        worker = GuardedProcess("The owner's worker", command, log=tmp_path / "worker.log", env=env)
+        worker.start()
+        try:
+            with workflow("of the owner") as wf:
+                wf.add(task("one")(lambda: 1))
+            assert wf.submit(settings=settings).wait(timeout=30) is RunStatus.SUCCEEDED
+        finally:
+            worker.stop(grace=5.0)
+        said = "this app's accept_content has pickle: whoever can write to the broker can make this worker run code"
+        assert worker.output().count(said) == count
+        assert "no secret_key is set" not in worker.output()
 
 
 def test_an_embedded_worker_says_nothing_of_it(graflow_cluster: Any) -> None:

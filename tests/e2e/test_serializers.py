@@ -125,14 +125,14 @@ def test_a_function_that_cannot_be_imported_is_refused_at_submit(settings: Setti
         return mark
 
     before = stored(settings)
-    with pytest.raises(GraphCompilationError, match="Task 'nested': its function is not sent by name and may not"):
+    with pytest.raises(GraphCompilationError, match="Task 'nested': its function cannot be sent by name"):
         one(nested).submit(settings=settings)
     assert {key for key in stored(settings) - before if b":blob:" in key} == set()
     # Also where another client has stored it; and what that one submits is refused by the worker, unread.
     run = ended(one(nested), pickling)
     assert run.status is RunStatus.FAILED
     assert "does not allow pickle on worker" in run.reason
-    with pytest.raises(GraphCompilationError, match="Task 'nested': its function is not sent by name and may not"):
+    with pytest.raises(GraphCompilationError, match="Task 'nested': its function cannot be sent by name"):
         one(nested).submit(settings=settings)
 
 

@@ -15,9 +15,8 @@ import graflow_celery
 from graflow_celery import GraphCompilationError, Settings, TaskExecutionContext, task, workflow
 from graflow_celery.celery_backend.code_check import CODE_DIFFERS
 from graflow_celery.codec.manifest import pack_graph
-from graflow_celery.embedded import EmbeddedCluster, EmbeddedServer, EmbeddedWorkers
+from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.errors import (
-    BlobMissingError,
     BlobRejectedError,
     CodeMismatchError,
     CodeNotFoundError,
@@ -25,7 +24,6 @@ from graflow_celery.errors import (
 )
 from graflow_celery.ports import EventRecord
 from graflow_celery.runs import Run, client_runtime
-from graflow_celery.settings import load_settings
 from graflow_celery.testing import embedded_cluster
 from tests.unit.codec.modules import Load, loader
 
@@ -226,23 +224,6 @@ def test_a_blob_that_is_rejected_is_not_retried(load: Load, tmp_path: Path) -> N
         with pytest.raises(BlobRejectedError):
             run.result()
         assert tries(run) == 1
-
-
-def test_a_blob_that_is_gone_is_looked_for_as_often_as_retries_allow(load: Load) -> None:
-    module = load("ship_gone", "def f(): return 1")
-    with workflow("gone") as wf:
-        task(max_retries=2)(module.f)
-    with EmbeddedServer() as server:
-        settings = load_settings(redis_url=server.url, broker_url="", result_backend="")
-        run = wf.submit(settings=settings)
-        runtime = client_runtime(settings)
-        [function] = pack_graph(wf.plan(), {"f": wf.graph.get_node("f")}, runtime.codec).parts  # type: ignore[dict-item]
-        assert runtime.client.delete(runtime.keys.blob(function)) == 1
-        with EmbeddedWorkers(settings, 1):
-            assert run.wait(30) == "failed"
-        with pytest.raises(BlobMissingError):
-            run.result()
-        assert tries(run) == 3
 
 
 # --- what is refused before anything runs -------------------------------------------------------------------

@@ -26,7 +26,7 @@ from graflow_celery.core.scheduler import Scheduler
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.distributed import new_run_id
 from graflow_celery.errors import GraphCompilationError, TimeLimitError
-from graflow_celery.ports import Outcome, RunRef
+from graflow_celery.ports import Outcome
 from graflow_celery.runs import client_runtime
 from graflow_celery.testing import wait_until
 from graflow_celery.workflows import WorkflowContext
@@ -59,7 +59,7 @@ def committed_but_not_sent(wf: WorkflowContext, settings: Settings) -> tuple[Run
     wrappers = {name: node for name, node in wf.graph.nodes.items() if isinstance(node, TaskWrapper)}
     packed = pack_graph(plan, wrappers, runtime.codec)
     runtime.content.put({name: blob() for name, blob in packed.missing(packed.names).items()})
-    run = RunRef(new_run_id(), packed.hash)
+    run = runtime.refer(new_run_id(), packed.hash)
     runtime.store.create(run, Scheduler().decide(plan, RunStarted()), {"workflow": wf.name, "tasks": 2})
     return runtime, Run(runtime, run)
 
@@ -76,7 +76,7 @@ def test_what_a_worker_committed_and_did_not_send_is_sent_by_the_monitor(graflow
     with workflow("died after the commit") as wf:
         first >> second
     runtime, run = committed_but_not_sent(wf, graflow_settings)
-    reference = RunRef(run.id, run.graph_hash)
+    reference = runtime.refer(run.id, run.graph_hash)
     committed = runtime.store.commit(
         reference, Scheduler().decide(run.plan, NodeSucceeded("first", 1)), Outcome(value=40, worker="dead")
     )

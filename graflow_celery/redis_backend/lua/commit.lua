@@ -3,8 +3,8 @@
 -- KEYS  1 meta  2 nodes  3 joins  4 outbox  5 events  6 results  7 errors  8 channel  9 end  10 inputs  11 feedback
 --       12 checkpoints  13 watch  14 blobs
 -- ARGV  1 the transition as JSON:
---           event, node, attempt, scopes, holder, becomes, next, retries, losses, mirror, consumes, declares, jumps, acks, pauses,
---           resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
+--           event, node, attempt, scopes, graph: of added tasks, holder, becomes, next, retries, losses, mirror, consumes,
+--           declares, jumps, acks, pauses, resumes, ends, reason, worker, duration (ms), keep: the name of the result or error
 --           arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
 --           emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph], ...]
 --           draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
@@ -64,7 +64,7 @@ if t.node then
     end
   end
   local present = redis.call('HGET', nodes, t.node)
-  local started, losses, retries, cycle, graph = '', 0, 0, 0, ''
+  local started, losses, retries, cycle, graph = '', 0, 0, 0, t.graph or ''
   if present then
     local state, attempt, worker, since, _, lost, tried, again, home = string.match(present, RECORD)
     if final[state] or tonumber(attempt) ~= t.attempt then

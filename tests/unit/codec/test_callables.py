@@ -135,7 +135,7 @@ def test_a_name_that_leads_elsewhere_is_not_importable(load: Load) -> None:
 
 
 def test_by_value_is_refused_where_pickle_is_not_allowed() -> None:
-    with pytest.raises(SerializationError, match=r"^Task 't': .*do not include pickle.*top level of a module"):
+    with pytest.raises(SerializationError, match=r"^Task 't': .*lacks pickle.*top level of a module"):
         encode_callable(lambda: 1, task_id="t", allow_pickle=False)
 
 

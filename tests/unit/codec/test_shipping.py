@@ -92,7 +92,7 @@ def test_a_workflow_by_reference_is_refused_with_the_task_that_has_no_name() -> 
 
 def test_by_value_needs_pickle(load: Load) -> None:
     func = load("cs_json", MODULE).f
-    with pytest.raises(SerializationError, match=r"^Task 't': .*do not include pickle.*without ship='value'"):
+    with pytest.raises(SerializationError, match=r"^Task 't': .*has ship='value'; .*lacks pickle"):
         encode_callable(func, task_id="t", ship="value", allow_pickle=False)
 
 

@@ -194,3 +194,13 @@ def test_a_finish_that_comes_too_late_is_stale() -> None:
     assert run.apply(NodeFinished("a", 2, group)).stale
     assert run.state.status is RunStatus.RUNNING
     assert run.apply(NodeSucceeded("after", 1)).status is RunStatus.SUCCEEDED
+
+
+def test_the_record_of_an_added_task_that_never_began_says_which_graph_it_is_of() -> None:
+    """Its code could not be loaded, say: who reads the record looks for the task in that graph."""
+    run = Transcript.started(pair())
+    group, _ = run.add("a", new("x"), new("y"))
+    x, y = run.inside(group, "x"), run.inside(group, "y")
+    run.feed(NodeSkipped(y))
+    run.feed(NodeFailed(x, 1, "no code", False))
+    assert run.state.nodes[x].graph == run.state.nodes[y].graph == run.state.nodes[group].graph != ""

@@ -161,3 +161,16 @@ def test_an_ended_run_waits_for_nothing_and_says_what_can_be_done() -> None:
     assert [(item.event, item.reason) for item in found.happenings] == [("node_lost", "w died")]
     assert "graflow-celery retry r" in found.advice
     assert found.to_dict()["failures"][0]["error"] == "ValueError: no"
+
+
+def test_what_the_store_lost_is_told_of_once_however_many_miss_it() -> None:
+    missing = {"event": "blobs_missing", "names": "b1,b2", "what": "a function of task 'a'"}
+    lost = {"event": "node_lost", "at": 4.0, "node": "a"}
+    events = [{**missing, "at": float(at), "node": f"a[{at}]"} for at in range(3)]
+    found = explained(facts(ALONE, {}, events=[*events, lost, {**missing, "at": 5.0, "node": "a"}]))
+    assert [(item.event, item.at, item.node) for item in found.happenings] == [
+        ("blobs_missing", 0.0, "a[0]"),
+        ("node_lost", 4.0, "a"),
+        ("blobs_missing", 5.0, "a"),
+    ]
+    assert found.happenings[0].reason == "the store had lost a function of task 'a': blob b1, b2"

@@ -17,12 +17,13 @@ from graflow_celery.core.extend import extend
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import NodeSpec, Plan
 from graflow_celery.embedded import EmbeddedServer
-from graflow_celery.errors import BlobMissingError
+from graflow_celery.errors import BlobMissingError, BlobRejectedError
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import Client, connect
 from graflow_celery.redis_backend.content_store import ContentStore
 from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.seen import SeenNames
+from graflow_celery.redis_backend.values import ValueStore, references
 from graflow_celery.settings import Settings
 
 CODEC = ValueCodec(("json", "pickle"))
@@ -183,3 +184,44 @@ def test_tasks_that_are_added_one_by_one_cost_the_same_each_whatever_the_graph_h
         assert grown[2 * number - 1] < 2.1 * grown[number - 1]
     assert grown[-1] < 1.02 * small[-1]
     assert grown[-1] < 500_000
+
+
+def test_added_tasks_that_the_store_lost_are_stored_again_by_who_saw_them_stored(server: EmbeddedServer) -> None:
+    """Another run adds the same: no client has them, so the worker must not rely on what it saw."""
+    settings = Settings(redis_url=server.url, key_prefix=uuid.uuid4().hex[:8])
+    runtime = Runtime(create_app(settings), settings)
+    plan = Plan("p", "a", {"a": NodeSpec("a")})
+    packed = pack_graph(plan, {}, CODEC)
+    runtime.content.ensure(packed)
+    added = extend(Place.of(plan, "a"), 1, [task("more")(lambda: 1)], leaves=False)
+    name = runtime.add(runtime.refer("one", packed.hash), plan, added).graph_of("more")
+    runtime.client.delete(*(runtime.keys.blob(blob) for blob in runtime.content.names_of(name)))
+    runtime.add(runtime.refer("two", packed.hash), plan, added)
+    assert runtime.content.absent(runtime.content.names_of(name)) == []
+
+
+@pytest.mark.parametrize("now", [(b"new" * 8, b"old" * 8), (b"new" * 8,)], ids=["while both are accepted", "after it"])
+def test_a_value_that_was_signed_with_an_old_secret_is_stored_again(
+    client: Client, keys: Keys, now: tuple[bytes, ...]
+) -> None:
+    """A worker that knows the new one alone would refuse it."""
+
+    def values(*secrets: bytes) -> ValueStore:
+        codec = ValueCodec(("json", "pickle"), secrets)
+        return ValueStore(codec, ContentStore(client, keys, codec, TTL, 1 << 20), 1000)
+
+    value = {"words": "x" * 5000}
+    old, new, only_new = values(b"old" * 8), values(*now), values(b"new" * 8)
+    field = old.pack(value, "it")
+    [name] = references(field)
+    with pytest.raises(BlobRejectedError, match=name):
+        only_new.content.value(name, "it")
+    before = client.get(keys.blob(name))
+    again = new.pack(value, "it")
+    assert [*references(again)] == [name]
+    assert new.content.uploads == 1
+    assert client.get(keys.blob(name)) != before
+    assert only_new.unpack(again, "it") == value
+    repeated = values(*now)
+    repeated.pack(value, "it")
+    assert repeated.content.uploads == 0

@@ -19,6 +19,7 @@ from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.errors import BlobMissingError
 from graflow_celery.ports import Attempt, Outcome, RunRef
 from graflow_celery.redis_backend.holdings import SLICE, run_of
+from graflow_celery.redis_backend.renewing import renew
 from graflow_celery.runs import Run
 from graflow_celery.settings import load_settings
 
@@ -220,6 +221,17 @@ def test_the_monitor_renews_what_a_run_needs_that_goes_on_for_long(runtime: Runt
     runtime.store.hurry(run._run)
     monitor.tick()
     assert all(client.ttl(key) <= 5000 for key in needed), "once, until as much time has passed again"
+
+
+def test_a_run_that_holds_added_tasks_alone_holds_them_on(runtime: Runtime) -> None:
+    run = submitted(runtime)
+    with runtime.client.pipeline(transaction=False) as pipe:
+        runtime.holdings.add_graph(pipe, run._run, run.graph_hash)
+        pipe.execute()
+    blobs = runtime.keys.run(run.id).blobs
+    runtime.client.expire(blobs, 60)
+    renew(runtime.client, runtime.keys, runtime.content, runtime.holdings, run._run)
+    assert runtime.client.ttl(blobs) > RUN_TTL - 60
 
 
 def test_no_key_is_without_a_time_to_live(runtime: Runtime) -> None:

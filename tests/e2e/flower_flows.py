@@ -12,51 +12,51 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @task
-def begin():
+def begin() -> list[int]:
     return [1, 2, 3]
 
 
 @task
-def member(index: int):
+def member(index: int) -> int:
     if index % 40 == 7:
         raise ValueError(f"odd {index} {HOSTILE}")
     return index
 
 
 @task(max_retries=1)
-def flaky():
+def flaky() -> None:
     raise RuntimeError("no luck")
 
 
 @task(id=HOSTILE)
-def hostile():
+def hostile() -> str:
     return HOSTILE
 
 
 @task
-def score(item):
+def score(item: int) -> int:
     return item
 
 
 @task
-def mend(gate=""):
+def mend(gate: str = "") -> str:
     if not Path(gate).exists():
         raise RuntimeError("the gate is closed")
     return "open"
 
 
 @task
-def slow():
+def slow() -> None:
     threading.Event().wait(60)
 
 
 @task
-def after(slow):
+def after(slow: None) -> None:
     return slow
 
 
 @task(inject_context=True)
-def review(context: TaskExecutionContext):
+def review(context: TaskExecutionContext) -> str | None:
     if not context.request_approval("publish <b>it</b>?"):
         return "no"
     return context.request_selection("in which tone?", ["plain", "very loud"])
@@ -79,7 +79,7 @@ with workflow("asking") as asking:
 
 
 @task
-def link(index: int):
+def link(index: int) -> int:
     return index
 
 

@@ -97,7 +97,10 @@ class Reader:
             "return [...document.querySelectorAll(arguments[0])].find(one => one.getClientRects().length && "
             "(one.textContent + (one.getAttribute('aria-label') || '')).includes(arguments[1])) || null"
         )
-        found = lambda: self.driver.execute_script(script, selector, text)  # noqa: E731
+
+        def found() -> Any:
+            return self.driver.execute_script(script, selector, text)
+
         wait_until(lambda: found() is not None, timeout=20, description=f"'{selector}' with '{text}'")
         return found()
 
@@ -238,7 +241,10 @@ def test_it_can_be_used_without_a_mouse(reader: Reader, census: Run) -> None:
     reader.find(".pl-box", "begin")
     assert len(reader.all('.pl-box[tabindex="0"]')) == 1, "one stop for the Tab key"
     reader.js("document.querySelector('.pl-box[tabindex=\"0\"]').focus()")
-    focused = lambda: str(reader.js("document.activeElement.getAttribute('aria-label')"))  # noqa: E731
+
+    def focused() -> str:
+        return str(reader.js("document.activeElement.getAttribute('aria-label')"))
+
     assert focused().startswith("begin")
     reader.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     assert focused().startswith("members")

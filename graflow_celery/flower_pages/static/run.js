@@ -18,7 +18,7 @@ class Page {
   constructor(graph) {
     this.model = new Model(graph);
     this.model.begin();
-    this.detail = new NodeDetail(page, this.model, () => this.graph.mark(""));
+    this.detail = new NodeDetail(page, this.model, () => this.closed());
     const chosen = (node) => this.choose(node);
     this.graph = new Graph(byId("graph"), byId("graph-tools"), this.model, chosen);
     this.timeline = new Timeline(byId("timeline"), byId("timeline-tools"), this.model, chosen);
@@ -31,7 +31,7 @@ class Page {
     for (const id of ["nodes-text", "nodes-state"]) byId(id).addEventListener("input", () => this.list());
     byId("cancel")?.addEventListener("click", () => this.cancel());
     byId("retry")?.addEventListener("click", () => this.act("retry"));
-    window.addEventListener("resize", () => this.told && this.drawTimeline());
+    window.addEventListener("resize", () => this.drawTimeline());
   }
 
   choose(node, focus = true) {
@@ -39,6 +39,12 @@ class Page {
     this.graph.mark(node.id);
     this.detail.open(node, focus);
     history.replaceState(null, "", `#${encodeURIComponent(node.id)}`);
+    this.drawTimeline(); // it has less room now
+  }
+
+  closed() {
+    this.graph.mark("");
+    this.drawTimeline();
   }
 
   async poll() {
@@ -116,7 +122,7 @@ class Page {
   }
 
   drawTimeline() {
-    this.timeline.draw(this.told.started, this.told.finished ?? this.told.now);
+    if (this.told) this.timeline.draw(this.told.started, this.told.finished ?? this.told.now);
   }
 
   list() {

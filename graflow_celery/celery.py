@@ -1,7 +1,8 @@
 """The app that ``celery -A graflow_celery worker`` finds, and the two ways to another one.
 
 Workers load their settings from the environment (see `graflow_celery.settings`). With the setting ``compat`` they
-also run modules that were written for graflow. Flower, started for any of these apps, tells the metrics of its runs.
+also run modules that were written for graflow. Flower, started for any of these apps, has a Pipelines section and tells the
+metrics of its runs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from celery import Celery
 
 from graflow_celery import compat, metrics
 from graflow_celery.celery_backend import app as backend
+from graflow_celery.flower_pages.hook import offer
 from graflow_celery.settings import Settings, load_settings
 
 __all__ = ["app", "create_app", "setup"]
@@ -18,7 +20,7 @@ __all__ = ["app", "create_app", "setup"]
 def create_app(settings: Settings | None = None) -> Celery:
     """A Celery app with the engine's tasks, configured by ``settings`` (the environment's by default)."""
     chosen = settings or load_settings()
-    return metrics.install(backend.create_app(chosen), chosen)
+    return metrics.install(offer(backend.create_app(chosen), chosen), chosen)
 
 
 def setup(app: Celery, settings: Settings | None = None) -> Celery:
@@ -32,7 +34,7 @@ def setup(app: Celery, settings: Settings | None = None) -> Celery:
         ConfigError: the result backend cannot count chords.
     """
     chosen = settings or load_settings()
-    return metrics.install(backend.setup(app, chosen), chosen)
+    return metrics.install(offer(backend.setup(app, chosen), chosen), chosen)
 
 
 def _app() -> Celery:

@@ -80,7 +80,7 @@ def node_message(run: RunRef, plan: Plan, node: str, attempt: int) -> Message:
     """The message for one attempt of a task; with its place in the chord if its end completes a group's member."""
     options = plan[node].options
     given = {
-        "task_id": f"{run.id}.{attempt}.{_short(node)}",
+        "task_id": task_id(run, node, attempt),
         "root_id": run.id,
         "queue": options.queue,
         "priority": options.priority,
@@ -90,6 +90,11 @@ def node_message(run: RunRef, plan: Plan, node: str, attempt: int) -> Message:
         **_place_in_chord(run, plan, node),
     }
     return Message(NODE_TASK, (run.id, run.graph, node, attempt, *_added(plan, node)), _present(given))
+
+
+def task_id(run: RunRef, node: str, attempt: int) -> str:
+    """Celery's id of the message for one attempt of a task."""
+    return f"{run.id}.{attempt}.{_short(node)}"
 
 
 def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:

@@ -1,8 +1,8 @@
 """The app that ``celery -A graflow_celery worker`` finds, and the two ways to another one.
 
 Workers load their settings from the environment (see `graflow_celery.settings`). With the setting ``compat`` they
-also run modules that were written for graflow. Flower, started for any of these apps, has a Pipelines section and tells the
-metrics of its runs.
+also run modules that were written for graflow. Flower, started for any of these apps, has a Pipelines section and
+tells the metrics of its runs.
 """
 
 from __future__ import annotations

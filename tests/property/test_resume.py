@@ -108,7 +108,7 @@ def runtime() -> Iterator[Runtime]:
 def comparable(state: RunState) -> RunState:
     """Without what only one of the two stores notes: counts of zero, and what an outbox knows besides its commands."""
     outbox = {
-        command: replace(item, command=command, weight=0, expected=False, delay=0.0, reenters="")
+        command: replace(item, command=command, weight=0, expected=False, delay=0.0, reenters="", members=0)
         for command, item in sorted(state.outbox.items(), key=lambda item: repr(item[0]))
     }
     counts = {key: count for key, count in state.counts.items() if count}

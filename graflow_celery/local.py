@@ -319,7 +319,7 @@ class LocalRun:
     def _told(self, run: RunRef) -> Any:
         """What is to be told of the run when it has ended."""
         nodes, events = self.store.state.nodes, list(self.store.events)
-        plan_of = lambda key: self.graphs.plan_for(run, nodes[key].graph if key in nodes else "")  # noqa: E731
+        plan_of = lambda key: self.graphs.plan_for(run, nodes[key].graph if key in nodes else "")  # noqa: E731  one line says it
         return _library("tracing.following").Told(self.plan.name, events, plan_of)
 
     def _committed(self, run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:

@@ -87,7 +87,7 @@ def install_factory() -> None:
         mark(record)
         return record
 
-    made.marks = True  # type: ignore[attr-defined]
+    made.marks = True  # type: ignore[attr-defined]  # to know it again
     logging.setLogRecordFactory(made)
 
 

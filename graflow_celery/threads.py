@@ -60,4 +60,4 @@ async def call(function: Callable[Arguments, Result], /, *args: Arguments.args, 
     result, stopped = await asyncio.get_running_loop().run_in_executor(POOLS.calls(), outcome)
     if stopped is not None:
         raise RuntimeError("a call of the library raised StopIteration") from stopped
-    return result  # type: ignore[return-value]
+    return result  # type: ignore[return-value]  # None only where it raised

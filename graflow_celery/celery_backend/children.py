@@ -14,7 +14,7 @@ from celery import Celery, bootsteps
 INTERVAL = 0.25
 
 
-class LookAfterChildren(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
+class LookAfterChildren(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]  # no types
     """See https://docs.celeryq.dev/en/stable/userguide/extending.html"""
 
     requires = ("celery.worker.components:Pool",)

@@ -183,7 +183,7 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
         while hearts:
             hearts.pop()[0].stop()
 
-    class LetGo(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
+    class LetGo(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]  # no types
         """What Celery sends no signal for: that a worker begins no more, and that it does not wait for what runs."""
 
         requires = ("celery.worker.components:Pool",)

@@ -265,7 +265,7 @@ def _load_callable(payload: bytes, version: tuple[int, ...], task_id: str, where
         raise BlobRejectedError(
             f"The function of task '{task_id}' is of type '{type_name(func)}' and cannot be called."
         )
-    return func  # type: ignore[no-any-return]
+    return func  # type: ignore[no-any-return]  # callable() was just asked
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -373,6 +373,7 @@ def _pack_policy(
 ) -> list[Any]:
     """A policy of ours by its name and arguments, one of the user's as a blob."""
     if type(policy) in _POLICY_NAMES:
+        # All policies of ours are dataclasses, which their common protocol cannot say.
         return [_POLICY_NAMES[type(policy)], *(getattr(policy, item.name) for item in fields(policy))]  # type: ignore[arg-type]
     name = fingerprint(policy, what=what)
     blobs[name] = partial(_value_blob, policy, what, codec, name)

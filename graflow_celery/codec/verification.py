@@ -80,7 +80,7 @@ def _parts(part: object) -> Iterable[object]:
     elif isinstance(part, MethodType):
         yield part.__func__
     elif is_cached_function(part):
-        yield part.__wrapped__  # type: ignore[attr-defined]
+        yield part.__wrapped__  # type: ignore[attr-defined]  # what functools.cache makes has it
 
 
 def _methods(cls: type) -> Iterable[object]:

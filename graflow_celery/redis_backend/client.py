@@ -97,10 +97,10 @@ def opened(url: str, retry: Retry, timeout: float, connect_timeout: float = CONN
         "socket_timeout": min(timeout, CONNECT_TIMEOUT),
         "retry": Retry(NoBackoff(), 0),
     }
-    watching = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+    watching = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types there
         list(at.nodes), sentinel_kwargs={**asked, **at.credentials}
     )
-    return watching.master_for(  # type: ignore[no-untyped-call]
+    return watching.master_for(  # type: ignore[no-untyped-call]  # redis-py has no types there
         at.master_name, redis.Redis, db=at.database, username=at.username, password=at.password, **options
     )
 
@@ -116,7 +116,7 @@ def opened_async(url: str, timeout: float, **options: Any) -> Any:
         return redis.asyncio.Redis.from_url(url, **once, **options)
     at = sentinel_of(url)
     asked = {**once, "socket_timeout": CONNECT_TIMEOUT, **at.credentials}
-    watching: Any = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+    watching: Any = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py has no types there
         list(at.nodes), sentinel_kwargs=asked
     )
     login: dict[str, Any] = {"db": at.database, "username": at.username, "password": at.password}
@@ -293,7 +293,7 @@ class _ScriptPipeline(redis.client.Pipeline):
 
     def raise_first_error(self, commands: Any, response: Any) -> None:
         known = [not isinstance(reply, NoScriptError) for reply in response]
-        super().raise_first_error(  # type: ignore[no-untyped-call]
+        super().raise_first_error(  # type: ignore[no-untyped-call]  # redis-py has no types there
             list(compress(commands, known)), list(compress(response, known))
         )
 

@@ -49,7 +49,7 @@ class SharedContent:
             os.utime(path)
         except (OSError, ValueError):  # it is not there, or was just made and is empty
             return None
-        serializer: Serializer = bytes(data[:_HEAD]).rstrip(b"\0").decode()  # type: ignore[assignment]
+        serializer: Serializer = bytes(data[:_HEAD]).rstrip(b"\0").decode()  # type: ignore[assignment]  # keep() wrote it
         return Content(serializer, data[_HEAD:])
 
     def keep(self, name: str, content: Content) -> None:

@@ -144,6 +144,32 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A step of a run: leave that is asked for to run an attempt.
+
+    Attributes:
+        scopes: the groups around the node. ``names``: looked up in results, then in the channel.
+        reached: what leads to the attempt is in a step before this one, and may be refused: then there is no leave.
+    """
+
+    attempt: Attempt
+    scopes: tuple[str, ...]
+    names: tuple[str, ...]
+    reached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A step of a run: a transition, and the outcome that belongs to it, in whatever form the store keeps it."""
+
+    transition: Transition
+    kept: Any
+
+
+Step = Asked | Change
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """An attempt that a worker has: in its process ``pid`` if it is ``running``, else received and not begun.
 
@@ -266,6 +292,24 @@ class RunStore(Protocol):
 
     def acknowledge(self, run: RunRef, commands: Iterable[Command]) -> None:
         """Takes commands that were carried out from the outbox."""
+
+
+class SteppingStore(RunStore, Protocol):
+    """A run store that takes several steps of a run at once."""
+
+    def change(self, run: RunRef, transition: Transition, outcome: Outcome) -> Change:
+        """A step that :meth:`advance` will take, with the outcome as it is now.
+
+        Raises:
+            SerializationError: the outcome cannot be stored.
+        """
+
+    def value(self, change: Change) -> Any:
+        """A copy of the value that a change brings."""
+
+    def advance(self, run: RunRef, steps: Sequence[Step]) -> list[Begun | Applied | None]:
+        """Takes steps one after the other, all in one atomic step, and says of each what :meth:`begin` or
+        :meth:`commit` would: that one is refused does not keep the others from being taken."""
 
 
 class CheckpointStore(Protocol):

@@ -216,12 +216,14 @@ STALE = Applied(stale=True)
 class Leave:
     """Leave to run an attempt, and what its record says of it.
 
-    ``max_steps`` is the run's limit if it was reached; the attempt must not run then.
+    ``max_steps`` is the run's limit if it was reached; the attempt must not run then. ``left``: how many more attempts
+    the limit allows; None if there is none.
     """
 
     retries: int = 0
     cycle: int = 0
     max_steps: int | None = None
+    left: int | None = None
 
 
 @dataclass
@@ -260,7 +262,7 @@ class RunState:
             return Leave(max_steps=self.max_steps)
         self.nodes[node] = replace(record, state=NodeState.RUNNING, worker=worker)
         self.steps += 1
-        return Leave(record.retries, record.cycle)
+        return Leave(record.retries, record.cycle, left=None if self.max_steps is None else self.max_steps - self.steps)
 
     def apply(self, transition: Transition) -> Applied:
         if self.status.is_terminal:

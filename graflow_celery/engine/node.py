@@ -140,20 +140,42 @@ class Host:
 
 def run_attempt(engine: Engine, attempt: Attempt, host: Host) -> Applied:
     """Runs an attempt in this thread and delivers what came of it; the answer is stale if it counts for nothing."""
-    steps = attempt_steps(engine, attempt, host)
-    step = advance(steps)
-    while isinstance(step, Coroutine):
-        step = advance(steps, *host.run_coroutine(step))
-    return step
+    return finished(attempt_steps(engine, attempt, host), host.run_coroutine)
 
 
 def attempt_steps(engine: Engine, attempt: Attempt, host: Host) -> Steps:
     """What :func:`run_attempt` does, paused where a coroutine is to be run: see `awaiting`."""
-    return _AttemptRun(engine, attempt, host).steps()
+    return AttemptRun(engine, attempt, host).steps()
 
 
-class _AttemptRun:
-    def __init__(self, engine: Engine, attempt: Attempt, host: Host) -> None:
+def finished(steps: Steps, run_coroutine: CoroutineRunner) -> Applied:
+    """Runs an attempt to its end in this thread."""
+    step = advance(steps)
+    while isinstance(step, Coroutine):
+        step = advance(steps, *run_coroutine(step))
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What an attempt came to: the event, what belongs to it, and what is called with what its commit answered."""
+
+    event: Event
+    outcome: Outcome
+    plan: Plan
+    committed: Callable[[Applied], None]
+
+
+class AttemptRun:
+    """One run of an attempt.
+
+    Args:
+        deliver: takes its end to the store, at once by default. Raises SerializationError: the outcome cannot be stored.
+    """
+
+    def __init__(
+        self, engine: Engine, attempt: Attempt, host: Host, deliver: Callable[[End], Applied] | None = None
+    ) -> None:
         self.engine = engine
         self.attempt = attempt
         self.host = host
@@ -161,15 +183,21 @@ class _AttemptRun:
         self.place = Place.of(attempt.plan, attempt.node)
         self.retries: int | None = None
         self.span: Span = UNTRACED_SPAN
+        self._deliver = deliver or self._at_once
 
     def steps(self) -> Steps:
-        attempt = self.attempt
+        """Asks for leave and runs the attempt, if it is given."""
         try:
             code = self.host.load()
-            names = [name for name in code.wanted() if not _is_group(attempt.plan, name)]
-            begun = self.engine.store.begin(attempt, self.place.scopes, names)
-            if begun is None:
-                return STALE
+            begun = self.engine.store.begin(self.attempt, self.place.scopes, names(code, self.attempt.plan))
+        except _NODE_ERRORS as error:
+            return self.failed(error)
+        return STALE if begun is None else (yield from self.run(code, begun))
+
+    def run(self, code: NodeCode, begun: Begun) -> Steps:
+        """Runs the attempt, for which leave was given."""
+        attempt = self.attempt
+        try:
             refused = self.refused(begun)
             if refused is not None:
                 return refused
@@ -203,7 +231,7 @@ class _AttemptRun:
             return None
         error = CycleLimitExceededError(self.place.spec.id, leave.cycle, limit)
         again = NodeReentered(attempt.node, attempt.number, leave.cycle)
-        applied = self.deliver(again, Outcome(error=error, worker=attempt.worker))
+        applied = self._at_once(self.end(again, Outcome(error=error, worker=attempt.worker)))
         return applied if applied.ended_node or applied.stale else None
 
     def call(self, code: NodeCode, task: TaskExecutionContext, arguments: Mapping[str, Any]) -> Any:
@@ -248,12 +276,24 @@ class _AttemptRun:
         plan: Plan | None = None,
         after_commit: Callable[[Applied], None] | None = None,
     ) -> Applied:
+        return self._deliver(self.end(event, outcome, plan, after_commit))
+
+    def end(
+        self,
+        event: Event,
+        outcome: Outcome,
+        plan: Plan | None = None,
+        after_commit: Callable[[Applied], None] | None = None,
+    ) -> End:
         def committed(applied: Applied) -> None:
             self.span.end(event, outcome, applied)
             if after_commit is not None:
                 after_commit(applied)
 
-        return self.engine.deliver(self.attempt.run, plan or self.attempt.plan, event, outcome, committed)
+        return End(event, outcome, plan or self.attempt.plan, committed)
+
+    def _at_once(self, end: End) -> Applied:
+        return self.engine.deliver(self.attempt.run, end.plan, end.event, end.outcome, end.committed)
 
     def outcome(self, **fields: Any) -> Outcome:
         return Outcome(worker=self.attempt.worker, duration=self.host.clock() - self.began, **fields)
@@ -284,6 +324,11 @@ class _AttemptRun:
                 f"the task of its name, or the channel value of that key, or what was bound: {node}({missing[0]}=...).",
             )
         return arguments
+
+
+def names(code: NodeCode, plan: Plan) -> list[str]:
+    """What is to be looked up for its parameters, besides the results of groups."""
+    return [name for name in code.wanted() if not _is_group(plan, name)]
 
 
 def _is_group(plan: Plan, name: str) -> bool:

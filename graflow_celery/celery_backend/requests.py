@@ -10,19 +10,22 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 from billiard.exceptions import WorkerLostError as ProcessLostError
 from celery import Task
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import Ignore, InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 
+from graflow_celery.celery_backend.compiler import workflow_in
 from graflow_celery.celery_backend.identity import holder_of
+from graflow_celery.celery_backend.rows import Report, Row, are_wanted, events_of, rows_in
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed
@@ -72,6 +75,11 @@ class NodeRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, Ignore):
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            if error.args and isinstance(error.args[0], Report) and are_wanted(self._eventer):
+                self._tell(error.args[0].rows)
+            return
         died = isinstance(error, ProcessLostError | SystemExit | KeyboardInterrupt)
         if not died or self._already_cancelled or self._already_revoked:
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -84,6 +92,22 @@ class NodeRequest(Request):
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """An event of Celery's. That a message ended well is said of its nodes instead, as they ended: see `rows`."""
+        if not are_wanted(self._eventer):
+            return
+        rows = rows_in(fields.get("result")) if type == "task-succeeded" else None
+        if rows is None:
+            super().send_event(type, **fields)
+        else:
+            self._tell(rows)
+
+    def _tell(self, rows: Sequence[Row]) -> None:
+        held = self.held
+        workflow = workflow_in(self.argsrepr or "", held.node, f"#{held.attempt}")
+        for kind, fields in events_of(self.id, held.run, workflow, rows, time.time()):
+            self._eventer.send(kind, **fields)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         text = "Celery revoked it and ended its process" if terminated else "Celery revoked it before it ran"

@@ -22,6 +22,7 @@ from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.code_check import CodeCheck
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.celery_backend.recent import Recent
+from graflow_celery.celery_backend.revoking import revoking
 from graflow_celery.celery_backend.sharing import blob_counts, shared_content
 from graflow_celery.celery_backend.traces import RUNS_KEPT, RunTracers
 from graflow_celery.checkpointing import STORE, codec_of
@@ -89,7 +90,7 @@ class Runtime:
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
         self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told)
         self.engine = Engine(self.store, executor(app, self._acknowledge, self.traces.headers), self)
-        self.engine.committed = self.checkpoints.after_commit
+        self.engine.committed = revoking(app, self.checkpoints.after_commit)
         self.engine.tracer = self.traces
         self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
         #: The graphs of the runs that this client submitted and still has.

@@ -18,6 +18,7 @@ from graflow_celery.celery_backend.collecting import COLLECTORS
 from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK, chord_body
 from graflow_celery.celery_backend.identity import holder_of
 from graflow_celery.celery_backend.requests import NodeRequest
+from graflow_celery.celery_backend.rows import LONGEST_REPORT, Report, Row, row_of
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import RunAborted
@@ -55,6 +56,7 @@ class NodeTask(Task):
     """The Celery task class of nodes. ``runtime`` gives the process's runtime."""
 
     Request = NodeRequest
+    resultrepr_maxsize = LONGEST_REPORT
     runtime: Callable[[], Runtime]
 
 
@@ -62,12 +64,13 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Adds the engine's tasks to an app; ``runtime`` gives the process's runtime when a task runs."""
 
     @app.task(name=NODE_TASK, bind=True, base=NodeTask, runtime=staticmethod(runtime), **DELIVERY)
-    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int, added: str = "") -> None:
+    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int, added: str = "") -> Report:
         """One attempt of one node, of the workflow as written or of the graph that holds added tasks."""
         here = runtime()
         run = RunRef(run_id, graph)
         with _given_back(here.settings.reconnect_timeout), asking(run, node_of(node_id)):
             worker = self.request.hostname or here.where
+            rows: list[Row] = []
             plan = _plan(here, run, added)
             host = Host(
                 context=here.context(run, plan),
@@ -75,6 +78,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
                 run_coroutine=partial(HOST.run, task_id=node_of(node_id), owner=self.request.id),
                 clock=time.perf_counter,
                 random=random.random,
+                told=lambda outcome, applied: rows.append(row_of(node_id, attempt, outcome, applied)),
             )
             COLLECTORS.ensure(here.client, here.keys, here.settings, worker)
             with within(Origin(run_id, plan.name, node_id, attempt)):
@@ -82,7 +86,9 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
                     here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host
                 )
         reach(Point.NODE_FOLLOWED, node_id)
-        _count_once(self, applied, chord_body(run, plan, node_id))
+        report = Report(rows[-1:] or [Row(node_id, attempt, "stale")])
+        _count_once(self, applied, chord_body(run, plan, node_id), report)
+        return report
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
     def barrier(self: Any, run_id: str, graph: str, group: str, added: str = "") -> None:
@@ -135,10 +141,10 @@ def _plan(here: Runtime, run: RunRef, added: str) -> Plan:
         raise Ignore from error
 
 
-def _count_once(task: Any, applied: Applied, body: dict[str, Any] | None) -> None:
+def _count_once(task: Any, applied: Applied, body: dict[str, Any] | None, *told: Report) -> None:
     """Has Celery count what ended its node as a part of its chord, if it is a part of one; nothing else: not a stale
-    attempt, nor one to be retried.
+    attempt, nor one to be retried. ``told``: what Celery's events are to say then.
     """
     if not applied.ended_node:
-        raise Ignore
+        raise Ignore(*told)
     task.request.chord = body

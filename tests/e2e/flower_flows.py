@@ -88,3 +88,13 @@ with workflow("long") as long:
     last = begin
     for each in links:
         last = last >> each
+
+
+@task
+def passes(gate: str = "") -> None:
+    while not Path(gate).exists():
+        threading.Event().wait(0.05)
+
+
+with workflow("gated") as gated:
+    begin >> passes

@@ -48,6 +48,11 @@ def rows(browser: Browser, run: Run) -> dict[str, Any]:
     return {task["args"]: task for name, task in found.items() if name.startswith(run.id)}
 
 
+def is_running(run: Run, node: str) -> bool:
+    report = run.nodes()[node]
+    return report is not None and str(report.state) == "running"
+
+
 def ended(browser: Browser, run: Run, args: str) -> Any:
     """The row with these arguments, once its attempt is over."""
 
@@ -90,8 +95,8 @@ def test_a_replaced_attempt_is_shown_as_revoked(
     run = submit("gated", gate=str(gate))
     wait_until(lambda: rows(browser, run).get("gated passes #1", {}).get("worker"), timeout=20, description="a worker")
     host = rows(browser, run)["gated passes #1"]["worker"]
-    wait_until(lambda: str(run.nodes()["passes"].state) == "running", timeout=20, description="the task to run")
-    victim = next(worker for worker in cluster.workers if worker.name == host)
+    wait_until(lambda: is_running(run, "passes"), timeout=20, description="the task to run")
+    victim = next(worker for worker in cluster.workers if worker.name.partition("@")[0] == host.partition("@")[0])
     victim.kill()
     gate.touch()
     assert str(run.wait(timeout=60)) == "succeeded"

@@ -170,7 +170,7 @@ class AttemptRun:
     """One run of an attempt.
 
     Args:
-        deliver: takes its end to the store, at once by default. Raises SerializationError: the outcome cannot be stored.
+        deliver: takes its end to the store, at once by default. Raises SerializationError: the outcome cannot be kept.
     """
 
     def __init__(

@@ -13,14 +13,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from graflow_celery.celery_backend.compiler import NODE_TASK, label, task_id
-from graflow_celery.codec.exceptions import traceback_text
-from graflow_celery.core.state import Applied
-from graflow_celery.ports import Outcome, RunRef
-
-RowState = Literal["succeeded", "failed", "retried", "returned", "stale", "waiting"]
+from graflow_celery.engine.shift import Entry
+from graflow_celery.ports import RunRef
 
 #: What a task's event may be and what it holds besides.
 Told = tuple[str, dict[str, Any]]
@@ -36,45 +33,30 @@ _UNTERMINATED = {"terminated": False, "signum": None, "expired": False}
 
 
 class Row(NamedTuple):
-    """What came of one attempt. ``seconds`` it took; ``waiting``: its code is done for now, its node is not."""
+    """What came of one attempt: see `graflow_celery.engine.shift.Entry`."""
 
     node: str
     attempt: int
-    state: RowState
+    state: str
     reason: str = ""
     seconds: float = 0.0
     traceback: str = ""
 
 
 class Report:
-    """The rows of one message. Celery hands on to the main process only its text, which :func:`rows_in` reads."""
+    """What a message came to. Celery hands on to the main process only its text, which :func:`rows_in` reads."""
 
-    def __init__(self, rows: Sequence[Row] = ()) -> None:
-        self.rows = rows
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
 
     def __repr__(self) -> str:
         left, told = MOST_TRACEBACKS, []
-        for row in self.rows:
-            left -= len(row.traceback)
-            told.append(row if left >= 0 else row._replace(traceback=""))
-        return json.dumps([_trimmed(row) for row in told], separators=(",", ":"))
-
-    def __json__(self) -> None:
-        """Nothing, where Celery keeps what a task returned with a part of its chord: the run store has it."""
-
-
-def row_of(node: str, attempt: int, outcome: Outcome, applied: Applied) -> Row:
-    """The row of an attempt, from what it brought and what the commit of that answered."""
-    state: RowState = "succeeded" if applied.ended_node else "waiting"
-    if applied.stale:
-        state = "stale"
-    elif outcome.error is not None:
-        state = "failed" if applied.ended_node or applied.status.is_terminal else "retried"
-    if outcome.error is None:
-        return Row(node, attempt, state, "", outcome.duration)
-    reason = f"{type(outcome.error).__name__}: {outcome.error}"[:LONGEST_REASON]
-    text = "" if applied.stale else traceback_text(outcome.error)[-LONGEST_TRACEBACK:]
-    return Row(node, attempt, state, reason, outcome.duration, text)
+        for entry in self._entries:
+            row = [entry.node, entry.attempt, entry.state, entry.reason[:LONGEST_REASON], round(entry.seconds, 6)]
+            traceback = entry.traceback[-LONGEST_TRACEBACK:]
+            left -= len(traceback)
+            told.append([*row, traceback] if traceback and left >= 0 else row)
+        return json.dumps(told, separators=(",", ":"))
 
 
 def rows_in(text: object) -> list[Row] | None:
@@ -97,7 +79,7 @@ def events_of(message: str, run: RunRef, workflow: str, rows: Sequence[Row], now
 
     The attempt that has the message's own id was announced by Celery itself, and gets the event of its end. Of each
     other there is one event, which brings along what ``task-received`` and ``task-started`` would have said. A message
-    whose id is none of theirs ends well, and says how many came to what.
+    whose id is none of theirs ends well, and says how many came to what; one of which nothing was let run is revoked.
 
     Args:
         message: Celery's id of the message.
@@ -115,9 +97,11 @@ def events_of(message: str, run: RunRef, workflow: str, rows: Sequence[Row], now
             began = now - left
             yield told_of(run, workflow, row, began)
         left -= row.seconds
-    if not own:
+    if not rows:
+        yield "task-revoked", {"uuid": message, **_UNTERMINATED}
+    elif not own:
         counts = Counter(row.state for row in rows)
-        told = ", ".join(f"{count} {state}" for state, count in counts.items()) or "nothing ran"
+        told = ", ".join(f"{count} {state}" for state, count in counts.items())
         yield "task-succeeded", {"uuid": message, "result": told, "runtime": sum(row.seconds for row in rows)}
 
 
@@ -147,9 +131,3 @@ def _end(row: Row) -> Told:
             return "task-revoked", dict(_UNTERMINATED)
         case _:
             return "task-succeeded", {"result": row.state, "runtime": row.seconds}
-
-
-def _trimmed(row: Row) -> list[Any]:
-    """A row without what is empty at its end, as most of many are."""
-    fields = list(row._replace(seconds=round(row.seconds, 6)))
-    return fields if row.traceback else fields[:-1]

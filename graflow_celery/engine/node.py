@@ -129,7 +129,6 @@ class Host:
         load: brings the node's code; its errors are errors of the node.
         run_coroutine: runs the coroutine of an ``async def`` task to its end.
         clock: measures the duration, in seconds. ``random``: draws a number in [0, 1).
-        told: called with what the attempt brought and what the commit of that answered.
     """
 
     context: ExecutionContext
@@ -137,7 +136,6 @@ class Host:
     run_coroutine: CoroutineRunner
     clock: Clock
     random: Random
-    told: Callable[[Outcome, Applied], None] = lambda *_: None
 
 
 def run_attempt(engine: Engine, attempt: Attempt, host: Host) -> Applied:
@@ -172,7 +170,7 @@ class AttemptRun:
     """One run of an attempt.
 
     Args:
-        deliver: takes its end to the store, at once by default. Raises SerializationError: the outcome cannot be stored.
+        deliver: takes its end to the store, at once by default. Raises SerializationError: the outcome cannot be kept.
     """
 
     def __init__(
@@ -289,7 +287,6 @@ class AttemptRun:
     ) -> End:
         def committed(applied: Applied) -> None:
             self.span.end(event, outcome, applied)
-            self.host.told(outcome, applied)
             if after_commit is not None:
                 after_commit(applied)
 

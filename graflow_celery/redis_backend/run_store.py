@@ -11,9 +11,10 @@ from graflow_celery.codec.exceptions import decode_exception
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, from_text, to_text
 from graflow_celery.core.state import Applied, Transition
-from graflow_celery.errors import BlobMissingError, RunNotFoundError
+from graflow_celery.errors import BlobMissingError, GraflowError, RunNotFoundError
 from graflow_celery.ports import (
     NOTHING,
+    Answer,
     Asked,
     Attempt,
     Begun,
@@ -108,6 +109,8 @@ class RedisRunStore:
 
     def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
         [begun] = self.advance(attempt.run, [Asked(attempt, tuple(scopes), tuple(names))])
+        if isinstance(begun, GraflowError):
+            raise begun
         return cast(Begun | None, begun)
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
@@ -121,7 +124,7 @@ class RedisRunStore:
         [field] = change.kept.parts["value"]
         return self._unpack(change.transition.node or "", field)
 
-    def advance(self, run: RunRef, taken: Sequence[Step]) -> list[Begun | Applied | None]:
+    def advance(self, run: RunRef, taken: Sequence[Step]) -> list[Answer]:
         args, names = steps.arguments(taken, self._lifetimes, self._events)
         reply = self._scripts["advance"](keys=self._keys.run(run.id).all(), args=args, client=self._client)
         found = list(steps.answers(run, taken, names, reply, self._values))

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from graflow_celery.core.activation import item_of, node_of
-from graflow_celery.core.commands import DispatchNode, to_text
+from graflow_celery.core.commands import to_text
 from graflow_celery.core.state import STALE, Applied, Leave, RunStatus, Transition
-from graflow_celery.ports import NOTHING, Asked, Begun, Change, Outcome, RunRef, Step
+from graflow_celery.errors import BlobMissingError, BlobRejectedError, SerializationError
+from graflow_celery.ports import NOTHING, Answer, Asked, Begun, Change, Outcome, RunRef, Step
 from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.redis_backend.wire import chosen, error_record, packed_value, to_wire
@@ -99,21 +100,28 @@ def _asked(step: Asked) -> dict[str, Any]:
     # An item of a mapped task, or what the attempt before this one, or another pass, handed on.
     if attempt.number > attempt.plan.first or attempt.node != node or item_of(node) is not None:
         wire["input"] = True
+    if step.renews:
+        wire["renews"] = True
     if step.reached:
-        wire |= {"queued": True, "ack": to_text(DispatchNode(attempt.node, attempt.number, graph))}
+        wire["queued"] = True
+    if step.answers is not None:
+        wire["ack"] = to_text(step.answers)
     return wire
 
 
 def answers(
     run: RunRef, steps: Sequence[Step], names: Sequence[str], reply: Sequence[Any], values: ValueStore
-) -> Iterator[Begun | Applied | None]:
+) -> Iterator[Answer]:
     """What the script says to each step."""
     found = dict(zip(names, reply[len(steps) :], strict=False))
     for step, answer in zip(steps, reply, strict=False):
         if isinstance(step, Change):
             yield applied(run, step.transition, answer)
         else:
-            yield _begun(step, answer, found, values)
+            try:
+                yield _begun(step, answer, found, values)
+            except (BlobMissingError, BlobRejectedError, SerializationError) as error:
+                yield error
 
 
 def _begun(step: Asked, reply: Sequence[Any], found: Mapping[str, bytes | None], values: ValueStore) -> Begun | None:
@@ -144,5 +152,3 @@ def applied(run: RunRef, transition: Transition, reply: Sequence[Any]) -> Applie
 def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:
     if not status:
         logger.warning("run %s: its state is gone from the store, so %s", run.id, what)
-
-

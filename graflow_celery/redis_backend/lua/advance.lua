@@ -10,7 +10,8 @@
 --       5 '1' if events are written   6 who begins attempts
 --       7 the steps as JSON, a list of
 --         {begin: node, attempt, scopes, graph: of added tasks, input: true if it may have one,
---          queued: true if it must have a record by now, ack: the command that this answers}, or of
+--          queued: true if it must have a record by now, ack: the command that this answers,
+--          renews: true if leave was given before and is only to be confirmed}, or of
 --         {event, node, attempt, scopes, graph, holder, becomes, next, retries, losses, mirror, consumes,
 --          declares, jumps, acks, pauses, resumes, ends, reason, worker, duration (ms; if it is missing: since it runs),
 --          items: of a mapped task, keep: the name of the result or error,
@@ -194,12 +195,15 @@ local function begin(step)
   local present = get(nodes, node)
   local losses, retries, cycle, graph = 0, 0, 0, step.graph or ''
   if present then
-    local state, current, _, _, _, lost, tried, again, home = string.match(present, RECORD)
-    if tonumber(current) ~= attempt or state ~= 'queued' then
+    local state, current, worker, _, _, lost, tried, again, home = string.match(present, RECORD)
+    if step.renews and state == 'running' and tonumber(current) == attempt and worker == ARGV[6] then
+      return { 1, 0, 0, false, -1 }
+    end
+    if tonumber(current) ~= attempt or state ~= 'queued' or step.renews then
       return { 0, status }
     end
     losses, retries, cycle, graph = tonumber(lost), tonumber(tried), tonumber(again), home
-  elseif step.queued or attempt ~= first_attempt() then
+  elseif step.queued or step.renews or attempt ~= first_attempt() then
     return { 0, status }
   end
   local most, taken = tonumber(get(meta, 'max_steps') or -1), tonumber(get(meta, 'steps') or 0)

@@ -17,15 +17,13 @@ from graflow_celery.celery_backend.rows import (
     Row,
     are_wanted,
     events_of,
-    row_of,
     rows_in,
 )
-from graflow_celery.core.state import STALE, Applied, RunStatus
-from graflow_celery.errors import WorkerLostError
-from graflow_celery.ports import Outcome, RunRef
+from graflow_celery.engine.shift import Entry
+from graflow_celery.ports import RunRef
 
 RUN = RunRef("0123456789abcdef", "00112233445566778899aabbccddeeff")
-NASTY = "it's \\ \"so\"\n\tand Größe 漢 <b>"
+NASTY = 'it\'s \\ "so"\n\tand Größe 漢 <b>'
 
 
 def through_celery(report: Report) -> list[Row] | None:
@@ -42,8 +40,14 @@ def flowers(events: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
 
 
 def test_a_report_comes_through_whole_whatever_its_texts() -> None:
-    rows = [Row(NASTY, 3, "failed", NASTY, 0.25, NASTY), *(Row(f"m{i}", 1, "succeeded", "", 0.5) for i in range(2000))]
-    assert through_celery(Report(rows)) == rows
+    many = [
+        Entry(NASTY, 3, "failed", NASTY, 0.25, NASTY),
+        *(Entry(f"m{i}", 1, "succeeded", "", 0.5) for i in range(2000)),
+    ]
+    rows = through_celery(Report(many))
+    assert rows == [
+        Row(each.node, each.attempt, each.state, each.reason, each.seconds, each.traceback) for each in many
+    ]
 
 
 def test_what_is_no_report_is_taken_for_none() -> None:
@@ -52,30 +56,11 @@ def test_what_is_no_report_is_taken_for_none() -> None:
 
 
 def test_a_report_holds_so_much_of_tracebacks_and_no_more() -> None:
-    rows = [Row(f"m{i}", 1, "failed", "ValueError: no", 0.1, "x" * 4000) for i in range(1000)]
-    told = through_celery(Report(rows))
+    many = [Entry(f"m{i}", 1, "failed", "ValueError: no", 0.1, "x" * 4000) for i in range(1000)]
+    told = through_celery(Report(many))
     assert told is not None
     assert sum(len(row.traceback) for row in told) == MOST_TRACEBACKS
     assert [row.reason for row in told] == ["ValueError: no"] * 1000
-
-
-@pytest.mark.parametrize(
-    ("error", "applied", "state"),
-    [
-        (None, Applied(ended_node=True), "succeeded"),
-        (None, Applied(), "waiting"),
-        (ValueError("no"), Applied(ended_node=True), "failed"),
-        (ValueError("no"), Applied(), "retried"),
-        (ValueError("no"), Applied(status=RunStatus.CANCELLED), "failed"),
-        (ValueError("no"), STALE, "stale"),
-        (None, STALE, "stale"),
-    ],
-)
-def test_the_row_says_what_the_commit_came_to(error: Exception | None, applied: Applied, state: str) -> None:
-    row = row_of("a", 2, Outcome(error=error, duration=0.5), applied)
-    assert (row.node, row.attempt, row.state, row.seconds) == ("a", 2, state, 0.5)
-    assert row.reason == ("" if error is None else "ValueError: no")
-    assert row.traceback == ("" if error is None or applied.stale else "ValueError: no\n")
 
 
 def test_one_attempt_is_told_by_the_event_of_its_message() -> None:
@@ -88,7 +73,7 @@ def test_one_attempt_is_told_by_the_event_of_its_message() -> None:
         "returned": "task-retried",
         "stale": "task-revoked",
     }.items():
-        [(told, fields)] = events_of(own, RUN, "etl", [Row("a", 1, state, "E: x", 0.5, "trace")], 100.0)  # type: ignore[arg-type]
+        [(told, fields)] = events_of(own, RUN, "etl", [Row("a", 1, state, "E: x", 0.5, "trace")], 100.0)
         assert (told, fields["uuid"]) == (kind, own)
         assert fields.get("exception") == ("E: x" if state in ("failed", "retried", "returned") else None)
         assert "received" not in fields, "Celery said that itself"
@@ -113,9 +98,8 @@ def test_a_chain_in_one_message_has_its_first_node_for_the_message() -> None:
     assert events[1][1]["args"] == "etl b #1"
 
 
-def test_an_error_that_was_raised_nowhere_has_a_text() -> None:
-    row = row_of("a", 1, Outcome(error=WorkerLostError("a", "its worker died")), Applied(ended_node=True))
-    assert "its worker died" in row.reason
+def test_a_message_of_which_nothing_was_let_run_is_revoked() -> None:
+    assert [kind for kind, _ in events_of("the.message", RUN, "etl", [], 100.0)] == ["task-revoked"]
 
 
 def test_nothing_is_told_where_a_worker_sends_events_of_workers_alone() -> None:

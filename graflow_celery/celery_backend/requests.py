@@ -27,7 +27,7 @@ from celery.worker.request import Request
 from graflow_celery.celery_backend.board import Doing
 from graflow_celery.celery_backend.compiler import range_of, workflow_in
 from graflow_celery.celery_backend.identity import holder_of
-from graflow_celery.celery_backend.rows import are_wanted, events_of, rows_in
+from graflow_celery.celery_backend.rows import Row, are_wanted, events_of, rows_in, told_of
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.sharing import board_of
 from graflow_celery.core.activation import node_of
@@ -48,6 +48,7 @@ class NodeRequest(Request):
     """See the module. ``task.runtime()`` gives the process's runtime."""
 
     task: NodeTask
+    _shown = ("", 0)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Raises InvalidTaskError, for which Celery drops a message: we did not send it.
@@ -137,11 +138,24 @@ class NodeRequest(Request):
         if rows is None:
             super().send_event(type, **fields)
             return
+        for kind, told in events_of(self.id, self.opening.run, self._workflow, rows, time.time()):
+            self._eventer.send(kind, **told)
+
+    def show_current(self) -> None:
+        """Has Celery's events say which attempt runs now, if it is not the message's own and was not said yet."""
+        current = self.current if are_wanted(self._eventer) else None
+        if current is None or (current.node, current.attempt) == self._shown:
+            return
+        self._shown = (current.node, current.attempt)
+        kind, told = told_of(current.run, self._workflow, Row(*self._shown, "running"), time.time())
+        if told["uuid"] != self.id:
+            self._eventer.send(kind, **told)
+
+    @property
+    def _workflow(self) -> str:
         opening = self.opening
         node = opening.node if opening.members is None else range_of(opening.node, *opening.members)
-        workflow = workflow_in(self.argsrepr or "", node, f"#{opening.attempt}")
-        for kind, told in events_of(self.id, opening.run, workflow, rows, time.time()):
-            self._eventer.send(kind, **told)
+        return workflow_in(self.argsrepr or "", node, f"#{opening.attempt}")
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         text = "Celery revoked it and ended its process" if terminated else "Celery revoked it before it ran"

@@ -127,6 +127,8 @@ def _end(row: Row) -> Told:
             return "task-failed", {"exception": row.reason, "traceback": row.traceback, "runtime": row.seconds}
         case "retried" | "returned":
             return "task-retried", {"exception": row.reason or row.state, "traceback": row.traceback}
+        case "running":
+            return "task-started", {}
         case "stale":
             return "task-revoked", dict(_UNTERMINATED)
         case _:

@@ -98,3 +98,20 @@ def passes(gate: str = "") -> None:
 
 with workflow("gated") as gated:
     begin >> passes
+
+
+@task
+def finale() -> None: ...
+
+
+with workflow("halfway") as halfway:
+    begin >> score.map(over="begin") >> ParallelGroup([mend, hostile], name="both") >> finale
+
+
+@task(inject_context=True)
+def adds(context: TaskExecutionContext) -> None:
+    context.next_task(link(task_id="added", index=1) >> link(task_id="added too", index=2))
+
+
+with workflow("adding") as adding:
+    begin >> adds

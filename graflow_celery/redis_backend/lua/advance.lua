@@ -263,6 +263,9 @@ local function change_node(t)
     if FINAL[t.becomes] then
       add(meta, t.becomes, 1)
       add(meta, 'ended', 1)
+      if string.sub(t.event, 1, 6) == 'group_' then
+        add(meta, 'groups_' .. t.becomes, 1)
+      end
     end
     if t.becomes == 'succeeded' then
       put(meta, 'last_node', t.node)
@@ -290,6 +293,10 @@ local function change_node(t)
   end
   if t.items then
     fields[#fields + 1], fields[#fields + 2] = 'count', t.items
+    local barrier = t.declares and t.declares[1]
+    if barrier and not get(joins, '\0n:' .. barrier[1]) then
+      add(meta, 'members', t.items)
+    end
   end
   if t.reported then
     fields[#fields + 1], fields[#fields + 2] = 'reported', '1'

@@ -325,8 +325,10 @@ class RunStore(Protocol):
 class SteppingStore(RunStore, Protocol):
     """A run store that takes several steps of a run at once."""
 
-    def change(self, run: RunRef, transition: Transition, outcome: Outcome) -> Change:
+    def change(self, run: RunRef, transition: Transition, outcome: Outcome, holder: str | None = None) -> Change:
         """A step that :meth:`advance` will take, with the outcome as it is now.
+
+        With ``holder`` it changes nothing unless this worker runs the attempt.
 
         Raises:
             SerializationError: the outcome cannot be stored.

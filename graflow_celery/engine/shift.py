@@ -207,19 +207,17 @@ class Shift:
             else:
                 attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job))
                 applied = finished(attempt.run(job.code, job.begun), job.host.run_coroutine)
-        seconds = self.clock() - self._since
-        self.terms.took(job.kind, seconds)
         with self._lock:
-            self._current = None
+            seconds, self._current = self.clock() - self._since, None
             if applied is not _PENDING:  # the store knows already
                 self.entries.append(Entry(job.attempt.node, job.attempt.number, _state(None, applied), "", seconds))
 
     def _collect(self, job: _Job, end: End) -> Applied:
         """Keeps an attempt's end until the store is asked next. Raises SerializationError: it cannot be stored."""
         transition = self.engine.scheduler.decide(end.plan, end.event)
-        if job.assumed:  # if it turns out that there was no leave, this is to count for nothing
-            transition = replace(transition, holder=self.holder)
-        change = self.store.change(self.run, transition, end.outcome)
+        # If it turns out that there was no leave, this is to count for nothing.
+        change = self.store.change(self.run, transition, end.outcome, self.holder if job.assumed else None)
+        self.terms.took(job.kind, end.outcome.duration)
         with self._lock:
             self._pending.append(_Pending(change, job, end))
             self._go_on(job, transition, change, end)

@@ -9,7 +9,6 @@ what was to come after it.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -140,7 +139,7 @@ class Entry:
 class Shift:
     """See the module. One thread works; another one may call `relieve` meanwhile.
 
-    ``worker``, ``holder``: as in :class:`Attempt`.
+    ``worker``, ``holder``: as in :class:`Attempt`. ``lock``: that of a thread, which it may take several times.
     """
 
     engine: Engine
@@ -151,10 +150,10 @@ class Shift:
     holder: str
     terms: Terms
     clock: Clock
+    lock: AbstractContextManager[Any]
     entries: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lock = threading.RLock()
         self._began = self._asked_at = self._since = self.clock()
         self._waiting: deque[_Job] = deque()
         self._granted: deque[_Job] = deque()
@@ -194,7 +193,7 @@ class Shift:
 
     def _next(self) -> _Job | None:
         """What may begin now; None if the store has to be asked first."""
-        with self._lock:
+        with self.lock:
             if not self._granted or len(self._pending) >= SLICE or self.clock() - self._asked_at > FRESH:
                 return None
             self._current, self._since = self._granted.popleft(), self.clock()
@@ -207,7 +206,7 @@ class Shift:
             else:
                 attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job))
                 applied = finished(attempt.run(job.code, job.begun), job.host.run_coroutine)
-        with self._lock:
+        with self.lock:
             seconds, self._current = self.clock() - self._since, None
             if applied is not _PENDING:  # the store knows already
                 self.entries.append(Entry(job.attempt.node, job.attempt.number, _state(None, applied), "", seconds))
@@ -218,7 +217,7 @@ class Shift:
         # If it turns out that there was no leave, this is to count for nothing.
         change = self.store.change(self.run, transition, end.outcome, self.holder if job.assumed else None)
         self.terms.took(job.kind, end.outcome.duration)
-        with self._lock:
+        with self.lock:
             self._pending.append(_Pending(change, job, end))
             self._go_on(job, transition, change, end)
         return _PENDING
@@ -273,7 +272,7 @@ class Shift:
 
     def _exchange(self) -> bool:
         """Commits what has ended, and asks for leave for what comes next. False: there is nothing left to do."""
-        with self._lock:
+        with self.lock:
             if self.clock() - self._began > TURN:
                 self._pass_on()
             self._granted = deque(self._pending_leave(self._granted))
@@ -441,7 +440,7 @@ class Shift:
 
     def relieve(self) -> None:
         """Commits what was done before the attempt that runs now, and lets others do the rest. From any thread."""
-        with self._lock:
+        with self.lock:
             if self._current is None or not (self._pending or self._granted or self._waiting or self._rest):
                 return
             self._pass_on()
@@ -475,7 +474,7 @@ class Shift:
 
     def _commit(self) -> None:
         """Has the store take what is pending, and nothing more."""
-        with self._lock:
+        with self.lock:
             if self._pending:
                 self._take()
 

@@ -39,7 +39,7 @@ Load = Callable[[RunRef, Plan, str, str], NodeCode]
 
 
 class WorkerTerms:
-    """See :class:`graflow_celery.engine.shift.Terms`.
+    """See :class:`graflow_celery.engine.terms.Terms`.
 
     Args:
         opening: a node that the message was sent for: what follows must be delivered like it to go on here.

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from graflow_celery.celery_backend.compiler import NODE_TASK, label, task_id
-from graflow_celery.engine.shift import Entry
+from graflow_celery.engine.terms import Entry
 from graflow_celery.ports import RunRef
 
 #: What a task's event may be and what it holds besides.
@@ -33,7 +33,7 @@ _UNTERMINATED = {"terminated": False, "signum": None, "expired": False}
 
 
 class Row(NamedTuple):
-    """What came of one attempt: see `graflow_celery.engine.shift.Entry`."""
+    """What came of one attempt: see `graflow_celery.engine.terms.Entry`."""
 
     node: str
     attempt: int

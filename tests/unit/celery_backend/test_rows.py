@@ -19,7 +19,7 @@ from graflow_celery.celery_backend.rows import (
     events_of,
     rows_in,
 )
-from graflow_celery.engine.shift import Entry
+from graflow_celery.engine.terms import Entry
 from graflow_celery.ports import RunRef
 
 RUN = RunRef("0123456789abcdef", "00112233445566778899aabbccddeeff")

@@ -32,7 +32,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[EmbeddedCluster]:
 @pytest.fixture(scope="module")
 def browser(cluster: EmbeddedCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Flower(Shell(tmp_path_factory.mktemp("flower"), cluster.env), "--basic_auth=ann:pass") as flower:
-        yield flower.browser(LOGIN)
+        browser = flower.browser(LOGIN)
+        wait_until(lambda: "flower_worker_online{" in browser.get("/metrics").text, description="Flower to hear events")
+        yield browser
 
 
 @pytest.fixture(scope="module")

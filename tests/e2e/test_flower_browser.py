@@ -108,6 +108,17 @@ def test_failures_attempts_and_traceback_are_seen(reader: Reader, census: Run) -
     reader.find("#status", "succeeded")
 
 
+def test_flowers_own_tasks_lead_to_the_run_and_show_what_failed(reader: Reader, census: Run) -> None:
+    for wanted, badge in (("census flaky #2", "FAILURE"), ("census flaky #1", "RETRY"), ("census m7 #1", "FAILURE")):
+        reader.open(f"/tasks?state={badge}")
+        reader.find(f'#tasks-table a[href="/ops/pipelines/run/{census.id}"]', wanted)
+        row = reader.find("#tasks-table tbody tr", wanted)
+        assert badge in row.text
+        reader.picture(f"tasks-{badge}")
+    reader.click(f'#tasks-table a[href="/ops/pipelines/run/{census.id}"]', "census m7 #1")
+    reader.find("#status", "succeeded")
+
+
 def test_names_and_errors_are_text_to_the_browser(reader: Reader, census: Run) -> None:
     reader.open(f"/pipelines/run/{census.id}")
     reader.click(".pl-box.k-task", flower_flows.HOSTILE)

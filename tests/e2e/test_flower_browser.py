@@ -94,6 +94,8 @@ def test_failures_attempts_and_traceback_are_seen(reader: Reader, census: Run) -
     reader.click(".k-folded .pl-toggle")
     wait_until(lambda: len(reader.all(".k-cell")) == 80, description="the group to open")
     assert len(reader.all(".k-cell.s-failed")) == 2
+    height = reader.js("document.querySelector('.pl-lane').getAttribute('height')")
+    assert int(height) <= 4 * 16, "as many rows as two processes need: what was told together did not run together"
     reader.picture("group-open")
     reader.click(".k-open .pl-toggle")
     wait_until(lambda: len(reader.all(".k-cell")) == 0, description="the group to be folded again")

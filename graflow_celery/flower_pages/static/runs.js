@@ -32,7 +32,7 @@ function row(run, now) {
       "td",
       {},
       bar(run, run.total),
-      html("small", {}, run.failed ? `${told}, ${run.failed.toLocaleString("en")} failed` : told),
+      html("small", {}, told, run.failed ? html("b", {}, ` · ${run.failed.toLocaleString("en")} failed`) : null),
     ),
     html("td", { class: "pl-time", title: new Date(run.started * 1000).toString() }, clock(run.started)),
     html("td", { class: "pl-number" }, duration(seconds)),

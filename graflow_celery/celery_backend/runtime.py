@@ -56,6 +56,7 @@ from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
 from graflow_celery.tracing.following import Told
+from graflow_celery.tracing.story import Records
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,13 @@ class Runtime:
             return self.plan_for(run, graphs.get(key, ""))
 
         events = EventReader(self.client, self.keys.run(run.id).events).history()
-        return Told(self.store.details(run.id).get("workflow", ""), events, plan_of)
+        details = self.store.details(run.id)
+
+        def records() -> Records:
+            began, ended = (int(details.get(name, 0)) / 1000 for name in ("started", "finished"))
+            return Records(self.store.records(run), began, ended, details["status"], details.get("reason", ""))
+
+        return Told(details.get("workflow", ""), events, plan_of, records)
 
     def wished(self, run: RunRef, every: int, to: str | None) -> dict[str, str | int]:
         """What a run's own fields say of its checkpoints."""

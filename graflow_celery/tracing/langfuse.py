@@ -130,7 +130,7 @@ class LangfuseTracer(OpenTelemetryTracer):
         return {**_of_trace("span", part, said), **_metadata(super().attributes(part, said))}
 
     def outcome(self, part: Part) -> dict[str, Any]:
-        found = _metadata(super().outcome(part))
+        found: dict[str, Any] = _metadata(super().outcome(part))
         if part.status in FAULTS:
             found |= {Names.OBSERVATION_LEVEL: "ERROR", Names.OBSERVATION_STATUS_MESSAGE: part.reason or part.status}
         return found

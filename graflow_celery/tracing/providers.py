@@ -13,7 +13,7 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from graflow_celery.settings import mask_url
@@ -58,18 +58,29 @@ def warn(text: str) -> None:
     logger.warning(text)
 
 
-def made(exporter: Callable[[], SpanExporter], where: str, **options: int) -> tuple[TracerProvider, Counting]:
+def made(exporter: Callable[[], SpanExporter], where: str, **options: int) -> tuple[Provider, Counting]:
     """A provider whose spans an exporter sends ``where``, within a second, and what counts them.
 
     The exporter is made in each process for itself. ``options``: of the SDK's ``BatchSpanProcessor``.
     """
-    provider = TracerProvider(shutdown_on_exit=False)  # which waits for up to 30 seconds
+    provider = Provider(shutdown_on_exit=False)  # which waits for up to 30 seconds
     if not os.environ.get(DELAY_VARIABLE):
         options = {"schedule_delay_millis": DELAY, **options}
     counting = Counting(Forgiving(exporter, where), **options)
     provider.add_span_processor(counting)
+    provider.sink = counting
     atexit.register(flush, provider, FAREWELL)
     return provider, counting
+
+
+class Provider(TracerProvider):
+    """One that knows whether anybody but us looks at its spans: then ``sink`` is None."""
+
+    sink: Counting | None = None
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        self.sink = None
+        super().add_span_processor(span_processor)
 
 
 def flush(provider: Any, seconds: float) -> bool:

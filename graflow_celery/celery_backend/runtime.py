@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from weakref import WeakValueDictionary
 
 import redis
@@ -88,7 +88,8 @@ class Runtime:
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes, self.holdings)
         self.retries = RedisRetries(self.client, self.scripts, self.keys, lifetimes, self.sign)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
-        self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told)
+        lost = None if counts is None else partial(counts.add, "spans_dropped")
+        self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told, lost)
         self.engine = Engine(self.store, executor(app, self._acknowledge, self.traces.headers), self)
         self.engine.committed = self.checkpoints.after_commit
         self.engine.tracer = self.traces

@@ -45,12 +45,20 @@ class RunTracers:
     Args:
         default: the setting ``tracing``.
         read: the field ``tracing`` of a run. ``told``: what the store has of a run that has ended.
+        lost: is called with how many spans more this process dropped.
     """
 
-    def __init__(self, default: str, read: Callable[[RunRef], str], told: Callable[[RunRef], Told]) -> None:
+    def __init__(
+        self,
+        default: str,
+        read: Callable[[RunRef], str],
+        told: Callable[[RunRef], Told],
+        lost: Callable[[int], None] | None = None,
+    ) -> None:
         self._default = default
         self._read = read
         self._told = told
+        self._lost = lost
         self._known: Recent[str, _Known] = Recent(RUNS_KEPT)
         self._tracers: dict[str, Any] = {}
 
@@ -130,4 +138,7 @@ class RunTracers:
         return self._tracers[name]
 
     def _made(self, name: str) -> Any:
-        return getattr(tracing, TRACERS[name])()
+        tracer = getattr(tracing, TRACERS[name])()
+        if self._lost is not None:
+            tracer.lost = self._lost
+        return tracer

@@ -98,7 +98,7 @@ class LangfuseTracer(OpenTelemetryTracer):
             secret_key=self._secret_key,
             base_url=self._base_url,
             tracer_provider=provider,
-            span_exporter=providers.Forgiving(self._exporter, self._base_url),
+            span_exporter=providers.Forgiving(self._exporter, self._base_url, self.lost),
             flush_interval=None if os.environ.get("LANGFUSE_FLUSH_INTERVAL") else INTERVAL,
         )
         return provider.get_tracer(SCOPE, langfuse.__version__, attributes={"public_key": self._public_key})

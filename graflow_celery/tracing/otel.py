@@ -44,6 +44,8 @@ class OpenTelemetryTracer:
             provider: where spans of this process go, in place of the one that is set. Stays in this process.
         """
         self._provider = provider
+        #: Is told how many spans of this process were dropped by what is made here; see `providers`.
+        self.lost: providers.Lost = providers.nobody
         self._ids = _Ids()
         self._lock = threading.Lock()
         self._plain: Any = None
@@ -197,7 +199,7 @@ class OpenTelemetryTracer:
         return self._tracer
 
     def make_tracer(self) -> Any:
-        self._source = self._provider or providers.current()
+        self._source = self._provider or providers.current(self.lost)
         tracer = self._source.get_tracer(SCOPE)
         self._scope = getattr(tracer, "_instrumentation_scope", None)
         return tracer

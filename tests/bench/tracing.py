@@ -57,7 +57,11 @@ with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
 def span_costs() -> tuple[float, float]:
     """Microseconds of this processor for an attempt's span, and to encode it: the least of some rounds of 1,000."""
     plan, run = fan_out(MEMBERS).plan(), RunRef("ab" * 8, "c" * 64)
-    keeps = {"max_queue_size": 100_000, "max_export_batch_size": 100_000, "schedule_delay_millis": 3_600_000}
+    keeps: dict[str, Any] = {
+        "max_queue_size": 100_000,
+        "max_export_batch_size": 100_000,
+        "schedule_delay_millis": 3_600_000,
+    }
     kept = InMemorySpanExporter()
     provider, _ = providers.made(lambda: kept, "nowhere", **keeps)
     tracer = OpenTelemetryTracer(provider)

@@ -101,6 +101,26 @@ class Place:
         """Of a mapped task: what comes before and after the item's number in the keys of its members."""
         return f"{self.spec.id}[", f"]{key_of('', (*self.passes, FIRST))}"
 
+    def start(self, number: int) -> str:
+        """Of a group: the key of what it starts with under that number; of a mapped task, of the member for that item.
+
+        Raises:
+            IndexError: there is no such number.
+        """
+        if self.spec.map is None:
+            return self.inside(self.spec.entries[number]).key
+        prefix, suffix = self.members
+        return f"{prefix}{number}{suffix}"
+
+    @property
+    def number(self) -> int:
+        """Under which number the group around it starts with it; -1 if it does not, or not in its first pass."""
+        if self.spec.group is None or self.passes[-1] != FIRST:
+            return -1
+        group, number = self.around.spec, self.last.spec.exit_index
+        starts = group.map is not None or (0 <= number < len(group.entries) and group.entries[number] == self.spec.id)
+        return number if starts else -1
+
     def beside(self, node: str) -> Place:
         """Another node of the same scope, in the same pass."""
         return Place(self.plan, self.plan[node], self.passes)

@@ -216,12 +216,14 @@ STALE = Applied(stale=True)
 class Leave:
     """Leave to run an attempt, and what its record says of it.
 
-    ``max_steps`` is the run's limit if it was reached; the attempt must not run then.
+    ``max_steps`` is the run's limit if it was reached; the attempt must not run then. ``left``: how many more attempts
+    the limit allows; None if there is none.
     """
 
     retries: int = 0
     cycle: int = 0
     max_steps: int | None = None
+    left: int | None = None
 
 
 @dataclass
@@ -244,23 +246,39 @@ class RunState:
     first: int = 1
 
     def begin(
-        self, node: str, attempt: int, worker: str = "", scopes: tuple[str, ...] = (), graph: str = ""
+        self,
+        node: str,
+        attempt: int,
+        worker: str = "",
+        scopes: tuple[str, ...] = (),
+        graph: str = "",
+        *,
+        reached: bool = False,
+        renews: bool = False,
+        answers: Command | None = None,
     ) -> Leave | None:
         """Marks an attempt as running on ``worker``. ``graph``: the one that the node belongs to, if it was added.
+        ``reached``, ``renews``, ``answers``: see :class:`graflow_celery.ports.Asked`.
 
         None if it is not the current one, runs already, has ended, or a group around it or the run has. That a broker
         delivers a message again says nothing of the process that had it first: see docs/decisions/0006-liveness.md.
         """
-        if self.status.is_terminal or not self._is_current(node, attempt, scopes, None):
+        if self.status.is_terminal or not self._is_current(node, attempt, scopes, worker if renews else None):
+            return None
+        if renews:
+            return Leave()
+        if reached and node not in self.nodes:
             return None
         record = self.nodes.get(node) or NodeRecord(NodeState.QUEUED, attempt, graph=graph)
         if record.state is not NodeState.QUEUED:
             return None
         if self.max_steps is not None and self.steps >= self.max_steps:
             return Leave(max_steps=self.max_steps)
+        if answers is not None:
+            self.outbox.pop(answers, None)
         self.nodes[node] = replace(record, state=NodeState.RUNNING, worker=worker)
         self.steps += 1
-        return Leave(record.retries, record.cycle)
+        return Leave(record.retries, record.cycle, left=None if self.max_steps is None else self.max_steps - self.steps)
 
     def apply(self, transition: Transition) -> Applied:
         if self.status.is_terminal:

@@ -87,7 +87,7 @@ class Engine:
         if before_following is not None:
             before_following(applied)
         self.committed(run, plan, transition, applied)
-        self._told(run, applied)
+        self.told(run, applied)
         self.follow(run, plan, applied)
         return applied
 
@@ -103,7 +103,7 @@ class Engine:
 
     def end(self, run: RunRef, event: RunEnd) -> Applied:
         """Ends a run at once. Needs no plan."""
-        return self._told(run, self.store.commit(run, self.scheduler.end(event)))
+        return self.told(run, self.store.commit(run, self.scheduler.end(event)))
 
     def carry_out(self, run: RunRef, plan: Plan, commands: Sequence[Command]) -> None:
         """Carries commands out: what only leads to another event here, one after the other; the rest by the executor.
@@ -153,10 +153,15 @@ class Engine:
 
         ``counted``: see :class:`BarrierReached`.
         """
+        applied = self.judge(run, plan, group, counted=counted)
+        self.follow(run, plan, applied)
+        return applied
+
+    def judge(self, run: RunRef, plan: Plan, group: str, *, counted: bool = True) -> Applied:
+        """Does what :meth:`close_barrier` does, and leaves it to the caller to carry out what follows."""
         applied = self._close(run, plan, group, counted=counted)
         if applied.stale:  # a group around it was closed first, say: nobody is to ask again
             self.store.acknowledge(run, [CloseBarrier(group, Place.of(plan, group).graph)])
-        self.follow(run, plan, applied)
         return applied
 
     def close_if_hopeless(self, run: RunRef, plan: Plan, group: str) -> Applied | None:
@@ -218,9 +223,9 @@ class Engine:
         transition = self.scheduler.decide(plan, event)
         applied = self.store.commit(run, transition, outcome)
         self.committed(run, plan, transition, applied)
-        return self._told(run, applied)
+        return self.told(run, applied)
 
-    def _told(self, run: RunRef, applied: Applied) -> Applied:
+    def told(self, run: RunRef, applied: Applied) -> Applied:
         """Tells the tracer if the run has ended with what was committed."""
         if applied.status.is_terminal and not applied.stale:
             self.tracer.ended(run)
@@ -235,12 +240,7 @@ class Engine:
         return sorted(commands, key=lambda command: self.scheduler.rank(plan, _node(command)))
 
     def _due(self, applied: Applied) -> list[Command]:
-        return [
-            emission.command
-            for emission in applied.emissions
-            if not emission.delay
-            and not (emission.expected and self.executor.fires_barriers and isinstance(emission.command, CloseBarrier))
-        ]
+        return [emission.command for emission in applied.emissions if not emission.delay]
 
 
 def _nothing(run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:

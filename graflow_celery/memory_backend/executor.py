@@ -14,7 +14,7 @@ from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, Op
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.memory_backend.timers import Timers
-from graflow_celery.ports import RunRef
+from graflow_celery.ports import Members, RunRef
 
 
 class LocalCalls(Protocol):
@@ -35,8 +35,6 @@ class ThreadExecutor:
         threads: how many of them this run takes at the most.
         rank: which of the nodes that are ready goes first, the smallest.
     """
-
-    fires_barriers = False
 
     def __init__(
         self,
@@ -71,6 +69,11 @@ class ThreadExecutor:
             self._timers.after(delay, lambda: self._resume(run, plan, commands))
             return
         self._enqueue(run, plan, [opened for command in commands for opened in _opened(plan, command)])
+
+    def share(self, run: RunRef, plan: Plan, members: Members) -> None:
+        group = Place.of(plan, members.group)
+        numbers = range(members.first, members.first + members.count)
+        self.send(run, plan, [DispatchNode(group.start(number), plan.first, members.graph) for number in numbers])
 
     def hold(self) -> None:
         """Says that work of the run goes on outside of the pool; `come_back` says that it is over."""

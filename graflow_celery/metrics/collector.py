@@ -91,7 +91,7 @@ class RunCollector(Collector):
         leases = liveness.living().values()
         held = {(lease.name, state): 0 for lease in leases for state in ("running", "received")}
         for name, item in ((lease.name, item) for lease in leases for item in lease.held):
-            held[name, "running" if item.running else "received"] += 1
+            held[name, "running" if item.running else "received"] += item.count
         consumers = Counter(queue for lease in leases for queue in lease.queues)
         leader, tick = liveness.leader(), liveness.last_tick()
         yield _filled(catalogue.BEAT_AGE, [((lease.name,), lease.age) for lease in leases])

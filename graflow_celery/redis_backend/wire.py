@@ -1,17 +1,17 @@
-"""A transition in the form that `lua/commit.lua` documents, its answer, and the records that it writes."""
+"""A transition in the form that `lua/advance.lua` documents, its answer, and the records that it writes."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from graflow_celery.codec.exceptions import encode_exception
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
-from graflow_celery.core.state import Draw, Emission, NodeState, Transition
+from graflow_celery.core.state import Arrival, Draw, Emission, NodeState, Transition
 from graflow_celery.ports import NOTHING, NodeReport, Outcome
 from graflow_celery.redis_backend.liveness import name_of
 from graflow_celery.redis_backend.values import ValueStore
@@ -19,33 +19,27 @@ from graflow_celery.redis_backend.values import ValueStore
 _MARK = "\x00"
 
 
-def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str | int] | None) -> dict[str, Any]:
-    """What the script is told; ``create`` makes the run, with these fields."""
+def to_wire(transition: Transition) -> dict[str, Any]:
+    """What the script is told of a transition, without what is empty and what the outcome tells."""
     wire: dict[str, Any] = {
         "event": transition.event,
         "attempt": transition.attempt,
         "next": transition.next_attempt,
         "retries": int(transition.retries),
         "losses": int(transition.loses),
-        "scopes": list(transition.scopes),
         "consumes": transition.consumes,
-        "declares": [list(item) for item in transition.declares],
-        "arrivals": [
-            [
-                item.key,
-                item.needs,
-                int(item.live),
-                item.quorum,
-                [_emission(one) for one in item.then],
-                [_emission(one) for one in item.otherwise],
-            ]
-            for item in transition.arrivals
-        ],
-        "emissions": [_emission(item) for item in transition.emissions],
-        "acks": [to_text(command) for command in transition.acknowledges],
-        "reason": transition.reason,
         "first": transition.first,
     }
+    lists = {
+        "scopes": transition.scopes,
+        "declares": transition.declares,
+        "arrivals": [_arrival(item) for item in transition.arrivals],
+        "emissions": [_emission(item) for item in transition.emissions],
+        "acks": [to_text(command) for command in transition.acknowledges],
+    }
+    wire |= {name: items for name, items in lists.items() if items}
+    if transition.reason:
+        wire["reason"] = transition.reason
     if transition.node is not None:
         wire |= {"node": transition.node, "keep": node_of(transition.node)}
     if transition.graph:
@@ -59,19 +53,24 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
     if transition.draw is not None:
         wire["draw"] = _draw(transition.draw)
     if transition.jumps is not None:
-        wire["jumps"] = [transition.jumps[0], list(transition.jumps[1])]
+        wire["jumps"] = transition.jumps
     if transition.pauses or transition.resumes:
         wire["pauses" if transition.pauses else "resumes"] = True
     if transition.ends is not None:
         wire["ends"] = transition.ends.value
-    if create is not None:
-        wire["create"] = dict(create)
-    return wire | _told(transition, outcome)
+    if transition.items is not None:
+        wire["items"] = transition.items
+    return wire
 
 
-def _told(transition: Transition, outcome: Outcome) -> dict[str, Any]:
+def _arrival(arrival: Arrival) -> list[Any]:
+    then, otherwise = ([_emission(one) for one in side] for side in (arrival.then, arrival.otherwise))
+    return [arrival.key, arrival.needs, int(arrival.live), arrival.quorum, then, otherwise]
+
+
+def of_outcome(outcome: Outcome) -> dict[str, Any]:
     """What goes into the run's events alone."""
-    told: dict[str, Any] = {} if transition.items is None else {"items": transition.items}
+    told: dict[str, Any] = {}
     if outcome.reported:
         told["reported"] = True
     if outcome.worker:
@@ -83,6 +82,8 @@ def _told(transition: Transition, outcome: Outcome) -> dict[str, Any]:
 
 def chosen(transition: Transition, reply: Sequence[Any]) -> tuple[Emission, ...]:
     """The emissions that the script queued, from its list of commands and whether each is expected."""
+    if not reply:
+        return ()
     known = {(to_text(emission.command), emission.expected): emission for emission in _possible(transition)}
     queued = zip(reply[::2], reply[1::2], strict=True)
     return tuple(

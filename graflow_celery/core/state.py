@@ -27,7 +27,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return self not in (RunStatus.RUNNING, RunStatus.WAITING)
+        return self is not RunStatus.RUNNING and self is not RunStatus.WAITING
 
 
 class NodeState(StrEnum):

@@ -191,7 +191,8 @@ class Members:
 class Held:
     """An attempt that a worker has: in its process ``pid`` if it is ``running``, else received and not begun.
 
-    ``added``: the graph that the node belongs to, if it was added while the run went on.
+    ``added``: the graph that the node belongs to, if it was added while the run went on. With ``members`` it stands for
+    the attempts of so many members of the group ``node``: the number of the first, and how many.
     """
 
     run: RunRef
@@ -200,6 +201,12 @@ class Held:
     added: str = ""
     pid: int = 0
     running: bool = False
+    members: tuple[int, int] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many attempts it stands for."""
+        return 1 if self.members is None else self.members[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +325,10 @@ class RunStore(Protocol):
 class SteppingStore(RunStore, Protocol):
     """A run store that takes several steps of a run at once."""
 
-    def change(self, run: RunRef, transition: Transition, outcome: Outcome) -> Change:
+    def change(self, run: RunRef, transition: Transition, outcome: Outcome, holder: str | None = None) -> Change:
         """A step that :meth:`advance` will take, with the outcome as it is now.
+
+        With ``holder`` it changes nothing unless this worker runs the attempt.
 
         Raises:
             SerializationError: the outcome cannot be stored.
@@ -364,16 +373,8 @@ class Graphs(Protocol):
 class Executor(Protocol):
     """Where nodes run."""
 
-    @property
-    def fires_barriers(self) -> bool:
-        """Whether the end of a group's last member brings about its barrier without being told (a chord)."""
-
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         """Sees to it that the commands are carried out, here or elsewhere, in ``delay`` seconds. Returns at once."""
-
-
-class Sharer(Protocol):
-    """An executor that sends members of a group together."""
 
     def share(self, run: RunRef, plan: Plan, members: Members) -> None:
         """Sends the first attempts of members that nobody has begun. That they were sent before does no harm."""

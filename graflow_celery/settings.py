@@ -76,6 +76,19 @@ class Settings(BaseSettings):
     reconnect_timeout: float = Field(
         default=300.0, gt=0, description="Seconds for which clients and workers wait for a server that is away or full."
     )
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        default="auto",
+        description="Members of a group that one message carries: auto (by how long they take), or a number; 1: none "
+        "together.",
+    )
+    fuse: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Whether a worker's process goes on with the node that follows, and with a group's barrier: auto, "
+        "or off (each has a message).",
+    )
+    events: Literal["on", "off"] = Field(
+        default="on", description="Whether runs' events are written, which progress, Flower, metrics and traces read."
+    )
     max_losses: int = Field(default=3, ge=1, description="Workers that a task may lose before it counts as poison.")
     result_ttl: int = Field(default=86_400, ge=60, description="Seconds for which an ended run stays readable.")
     run_ttl: int = Field(default=2_592_000, ge=3600, description="Seconds without any event after which a run expires.")

@@ -19,7 +19,10 @@ MAX_CYCLES = 10
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """How a node is dispatched and what happens when it goes wrong. Times are in seconds."""
+    """How a node is dispatched and what happens when it goes wrong. Times are in seconds.
+
+    ``batch``: how many members of a group like this one travel in one message; None for what the settings say.
+    """
 
     queue: str | None = None
     priority: int | None = None
@@ -30,6 +33,7 @@ class TaskOptions:
     max_cycles: int | None = None
     on_worker_loss: Literal["retry", "fail"] = "retry"
     max_losses: int | None = None
+    batch: int | None = None
 
     @property
     def retries(self) -> int:

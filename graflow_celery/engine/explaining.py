@@ -35,6 +35,7 @@ from graflow_celery.engine.explanation import (
 )
 from graflow_celery.engine.feedback import FeedbackRequest
 from graflow_celery.engine.happenings import befell
+from graflow_celery.engine.holding import Holding
 from graflow_celery.engine.oversight import Lease
 from graflow_celery.ports import EventRecord, NodeReport
 
@@ -198,12 +199,12 @@ class _Builder:
         self._unsent = {
             (command.node, command.attempt): due for command, due in facts.outbox if isinstance(command, DispatchNode)
         }
-        self._held = {
-            (item.node, item.attempt): lease.name
-            for lease in facts.leases.values()
-            for item in lease.held
-            if item.run.id == facts.run and not item.running
-        }
+        self._held = Holding(
+            {
+                lease.name: [item for item in lease.held if item.run.id == facts.run and not item.running]
+                for lease in facts.leases.values()
+            }
+        )
 
     def task(self, item: _Candidate) -> OpenNode:
         facts, report, spec = self._facts, item.report, item.place.spec
@@ -226,7 +227,7 @@ class _Builder:
             queue=queue,
             consumers=len(self._consumers(queue)),
             messages=self._depth(queue) if waits else None,
-            held_by=self._held.get((key, attempt), ""),
+            held_by=self._held.worker(facts.run, item.place, attempt) or "",
             request=request if state == "asking" else "",
             deadlines=self._deadlines(item, state, attempt, lease),
         )

@@ -240,12 +240,7 @@ class Engine:
         return sorted(commands, key=lambda command: self.scheduler.rank(plan, _node(command)))
 
     def _due(self, applied: Applied) -> list[Command]:
-        return [
-            emission.command
-            for emission in applied.emissions
-            if not emission.delay
-            and not (emission.expected and self.executor.fires_barriers and isinstance(emission.command, CloseBarrier))
-        ]
+        return [emission.command for emission in applied.emissions if not emission.delay]
 
 
 def _nothing(run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:

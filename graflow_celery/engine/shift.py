@@ -2,8 +2,9 @@
 
 Each round trip to the store commits what has ended and asks for leave for what comes next. In between, attempts that
 take next to no time run one after the other, for at most FRESH seconds after the store was asked last: so a process
-that dies takes no more finished work with it than that, and a run that was cancelled starts nothing once that time is over. An
-attempt that takes longer keeps nobody waiting: `relieve` commits what was done before it, and hands on the rest.
+that dies takes no more finished work with it than that, and a run that was cancelled starts nothing once that time
+is over. An attempt that takes longer keeps nobody waiting: `relieve` commits what was done before it, and hands on
+what was to come after it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Emission, Leave, NodeState, Transition
 from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names, run_attempt
 from graflow_celery.engine.runner import Engine
-from graflow_celery.errors import GraflowError
+from graflow_celery.errors import GraflowError, UnavailableError
 from graflow_celery.ports import (
     NOTHING,
     Answer,
@@ -76,6 +77,9 @@ class Terms(Protocol):
     def closes(self, plan: Plan, group: str) -> bool:
         """Whether a group's barrier may be closed in this process, at once."""
 
+    def judge(self, plan: Plan, group: str) -> Applied:
+        """Closes it, and leaves what follows to the caller."""
+
     def commits_late(self) -> bool:
         """Whether attempts may run before what leads to them was committed."""
 
@@ -93,8 +97,8 @@ class Terms(Protocol):
 class _Job:
     """An attempt to run here.
 
-    ``reached``: it follows from one that ran here. ``assumed``: nobody gave leave yet. ``answers``: the command that its
-    beginning carries out. ``then``: what follows from it.
+    ``reached``: it follows from one that ran here. ``assumed``: nobody gave leave yet. ``answers``: the command that
+    its beginning carries out. ``then``: what follows from it.
     """
 
     attempt: Attempt
@@ -132,7 +136,7 @@ class Entry:
         return [self.node, self.attempt, self.state, self.reason, round(self.seconds, 6)]
 
 
-@dataclass
+@dataclass(eq=False)
 class Shift:
     """See the module. One thread works; another one may call `relieve` meanwhile.
 
@@ -181,6 +185,8 @@ class Shift:
                     self._run(job)
                 elif not self._exchange():
                     return
+        except UnavailableError:  # it was waited for already
+            raise
         except BaseException:  # whatever ends this process or this message: what was done is kept
             self._current = None
             self._commit()
@@ -201,19 +207,17 @@ class Shift:
             else:
                 attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job))
                 applied = finished(attempt.run(job.code, job.begun), job.host.run_coroutine)
-        seconds = self.clock() - self._since
-        self.terms.took(job.kind, seconds)
         with self._lock:
-            self._current = None
+            seconds, self._current = self.clock() - self._since, None
             if applied is not _PENDING:  # the store knows already
                 self.entries.append(Entry(job.attempt.node, job.attempt.number, _state(None, applied), "", seconds))
 
     def _collect(self, job: _Job, end: End) -> Applied:
         """Keeps an attempt's end until the store is asked next. Raises SerializationError: it cannot be stored."""
         transition = self.engine.scheduler.decide(end.plan, end.event)
-        if job.assumed:  # if it turns out that there was no leave, this is to count for nothing
-            transition = replace(transition, holder=self.holder)
-        change = self.store.change(self.run, transition, end.outcome)
+        # If it turns out that there was no leave, this is to count for nothing.
+        change = self.store.change(self.run, transition, end.outcome, self.holder if job.assumed else None)
+        self.terms.took(job.kind, end.outcome.duration)
         with self._lock:
             self._pending.append(_Pending(change, job, end))
             self._go_on(job, transition, change, end)
@@ -326,7 +330,11 @@ class Shift:
     def _take(self) -> None:
         """Has the store take the steps that are pending, and sees to what follows from them."""
         taken, self._pending, self._asked_at = self._pending, [], self.clock()
-        answers = self.store.advance(self.run, [item.step for item in taken])
+        try:
+            answers = self.store.advance(self.run, [item.step for item in taken])
+        except BaseException:
+            self._pending = [*taken, *self._pending]
+            raise
         follow: list[tuple[Plan, Emission]] = []
         for item, answer in zip(taken, answers, strict=True):
             if isinstance(item.step, Asked):
@@ -389,7 +397,7 @@ class Shift:
             for plan, emission in closing:
                 command = emission.command
                 if isinstance(command, CloseBarrier):
-                    judged = self.engine.judge(self.run, plan, command.group)
+                    judged = self.terms.judge(plan, command.group)
                     found += [(plan, following) for following in judged.emissions]
 
     def _closes(self, plan: Plan, emission: Emission) -> bool:

@@ -15,7 +15,7 @@ from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, Op
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.memory_backend.timers import Timers
-from graflow_celery.ports import RunRef
+from graflow_celery.ports import Members, RunRef
 
 
 class LocalCalls(Protocol):
@@ -36,8 +36,6 @@ class ThreadExecutor:
         threads: how many of them this run takes at the most.
         rank: which of the nodes that are ready goes first, the smallest.
     """
-
-    fires_barriers = False
 
     def __init__(
         self,
@@ -85,6 +83,11 @@ class ThreadExecutor:
         finally:
             if before is not None:
                 self._ending[thread] = before
+
+    def share(self, run: RunRef, plan: Plan, members: Members) -> None:
+        group = Place.of(plan, members.group)
+        numbers = range(members.first, members.first + members.count)
+        self.send(run, plan, [DispatchNode(group.start(number), plan.first, members.graph) for number in numbers])
 
     def hold(self) -> None:
         """Says that work of the run goes on outside of the pool; `come_back` says that it is over."""

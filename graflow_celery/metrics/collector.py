@@ -89,9 +89,10 @@ class RunCollector(Collector):
     def _workers(self) -> Iterator[Family]:
         liveness = self._runtime.liveness
         leases = liveness.living().values()
-        held = Counter(
-            (lease.name, "running" if item.running else "received") for lease in leases for item in lease.held
-        )
+        held: Counter[tuple[str, str]] = Counter()
+        for lease in leases:
+            for item in lease.held:
+                held[lease.name, "running" if item.running else "received"] += item.count
         consumers = Counter(queue for lease in leases for queue in lease.queues)
         leader, tick = liveness.leader(), liveness.last_tick()
         yield _filled(catalogue.BEAT_AGE, [((lease.name,), lease.age) for lease in leases])

@@ -17,6 +17,8 @@ from graflow_celery.redis_backend.keys import Keys
 RETELL = 9
 #: Deaths that a monitor takes on at a time.
 AT_ONCE = 50
+#: Leases that are looked at to tell how many processes there are.
+SAMPLE = 5
 #: What stands between a worker's name and the mark of one of its starts.
 START_MARK = "#"
 
@@ -55,7 +57,7 @@ class WorkerLease:
         """The lease as JSON."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("held", "age")}
         held = [
-            (item.run.id, item.run.graph, item.node, item.attempt, item.added, item.pid, item.running)
+            (item.run.id, item.run.graph, item.node, item.attempt, item.added, item.pid, item.running, item.members)
             for item in self.held
         ]
         return json.dumps({**fields, "held": held}, separators=(",", ":"))
@@ -63,7 +65,10 @@ class WorkerLease:
     @classmethod
     def of(cls, text: bytes | str, age: float = 0.0) -> WorkerLease:
         fields: dict[str, Any] = json.loads(text)
-        held = tuple(Held(RunRef(run, graph), *rest) for run, graph, *rest in fields.pop("held"))
+        held = tuple(
+            Held(RunRef(run, graph), node, attempt, added, pid, running, None if members is None else tuple(members))
+            for run, graph, node, attempt, added, pid, running, members in fields.pop("held")
+        )
         return cls(**{**fields, "queues": tuple(fields["queues"])}, held=held, age=age)
 
 
@@ -212,6 +217,15 @@ class Liveness:
         """How many messages of each queue workers have received, as of their last beats."""
         found = self._client.hmget(self._keys.received, queues) if queues else []
         return {queue: int(count or 0) for queue, count in zip(queues, found, strict=True)}
+
+    def processes(self) -> int:
+        """How many tasks the workers run at the same time, roughly: some of the leases are looked at."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zcount(self._keys.beats, "(0", "+inf")
+            pipe.hrandfield(self._keys.leases, SAMPLE, withvalues=True)
+            count, sample = pipe.execute()
+        each = [int(json.loads(text)["concurrency"]) for text in (sample or [])[1::2]]
+        return round(count * sum(each) / len(each)) if each else 0
 
     def oldest_beat(self) -> float | None:
         """Seconds since the oldest of the last beats of those that are not known to be dead; None if there is none."""

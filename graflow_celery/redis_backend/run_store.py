@@ -117,8 +117,11 @@ class RedisRunStore:
         [applied] = self.advance(run, [self.change(run, transition, outcome or Outcome())])
         return cast(Applied, applied)
 
-    def change(self, run: RunRef, transition: Transition, outcome: Outcome) -> Change:
-        return Change(transition, steps.packed(self._values.held_by(run), transition, outcome))
+    def change(self, run: RunRef, transition: Transition, outcome: Outcome, holder: str | None = None) -> Change:
+        kept = steps.packed(self._values.held_by(run), transition, outcome)
+        if holder is not None:
+            kept.wire["holder"] = holder
+        return Change(transition, kept)
 
     def value(self, change: Change) -> Any:
         [field] = change.kept.parts["value"]

@@ -20,6 +20,7 @@ from graflow_celery.redis_backend.wire import chosen, error_record, packed_value
 #: Where in the script's arguments those begin that steps refer to.
 FIRST = 9
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 logger = logging.getLogger(__name__)
 
 
@@ -82,8 +83,8 @@ def arguments(steps: Sequence[Step], lifetimes: Lifetimes, events: bool) -> tupl
         int(lifetimes.patience * 1000),
         "1" if events else "",
         holder,
-        json.dumps(told, separators=(",", ":")),
-        json.dumps(list(names)),
+        _encode(told),
+        _encode(list(names)),
         *parts,
     ], list(names)
 

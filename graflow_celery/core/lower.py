@@ -14,6 +14,8 @@ from graflow_celery.core.plan import NodeSpec, Plan, TaskOptions
 from graflow_celery.core.policy import FifoPolicy, SchedulingPolicy, StrictGroupPolicy
 from graflow_celery.errors import GraphCompilationError
 
+_STRICT, _OPTIONS = StrictGroupPolicy(), TaskOptions()
+
 
 @dataclass
 class _Scopes:
@@ -71,8 +73,8 @@ def _spec(
         exits=tuple(scopes.exits.get(node_id, ())),
         timeout=node.timeout if isinstance(node, ParallelGroup | MappedTask) else None,
         map=node.spec(graph.predecessors(node_id)) if isinstance(node, MappedTask) else None,
-        policy=node.policy if isinstance(node, ParallelGroup | MappedTask) else StrictGroupPolicy(),
-        options=options or TaskOptions(),
+        policy=node.policy if isinstance(node, ParallelGroup | MappedTask) else _STRICT,
+        options=options or _OPTIONS,
     )
 
 

@@ -306,6 +306,8 @@ class AttemptRun:
             if _is_group(attempt.plan, name):
                 arguments[name] = group_result(self.engine.store, attempt.run, attempt.plan, name)
         arguments |= code.bound
+        if begun.input is NOTHING and not code.parameters:
+            return arguments
         is_item = item_of(node_of(attempt.node)) is not None and self.place.spec.id not in attempt.plan.nodes
         if begun.input is not NOTHING and (is_item or begun.input is not None):
             if code.input_name is None:

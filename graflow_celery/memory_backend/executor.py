@@ -71,7 +71,9 @@ class ThreadExecutor:
                 self._delayed += _nodes(commands)
             self._timers.after(delay, lambda: self._resume(run, plan, commands))
             return
-        self._enqueue(run, plan, [opened for command in commands for opened in _opened(plan, command)])
+        if len(commands) > 1 or not isinstance(commands[0], DispatchNode):
+            commands = [opened for command in commands for opened in _opened(plan, command)]
+        self._enqueue(run, plan, commands)
 
     @contextmanager
     def from_outside(self) -> Iterator[None]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from graflow_celery.core.activation import FIRST, Passes, entry_of, following, item_of, key_of, split
 from graflow_celery.core.plan import NodeSpec, Plan
+from graflow_celery.core.quick import quick
 
 _OUTSIDE = (FIRST,)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Place:
     """An activation in its plan. ``passes`` has one for each scope that the node is in, the outermost first."""

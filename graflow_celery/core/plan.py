@@ -10,6 +10,7 @@ from typing import Literal
 
 from graflow_celery.core.activation import item_of, split
 from graflow_celery.core.policy import FifoPolicy, GroupPolicy, SchedulingPolicy, StrictGroupPolicy
+from graflow_celery.core.quick import quick
 from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.errors import UnknownNodeError
 
@@ -69,6 +70,7 @@ class Owner:
     leaves: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node of a plan: a task, or a parallel group with a barrier after it.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from graflow_celery.core.commands import Command, DispatchNode, OpenGroup
+from graflow_celery.core.quick import quick
 
 
 class RunStatus(StrEnum):
@@ -62,6 +63,7 @@ ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
     """What is known of an activation.
@@ -88,6 +90,7 @@ class NodeRecord:
 NEVER = NodeRecord(NodeState.QUEUED, 0)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Emission:
     """A command to be queued.
@@ -108,6 +111,7 @@ class Emission:
     members: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """One arrival at a join or barrier that waits for ``needs`` of them; 0 stands for what was declared.
@@ -140,6 +144,7 @@ class Draw:
     attempt: int = 1
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A change of a run's state, decided by the Scheduler, carried out in one atomic step by a run store.
@@ -198,6 +203,7 @@ class Transition:
         return self.becomes is not None and self.becomes.is_final
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What came of a transition.
@@ -216,6 +222,7 @@ class Applied:
 STALE = Applied(stale=True)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Leave:
     """Leave to run an attempt, and what its record says of it.

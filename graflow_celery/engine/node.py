@@ -20,6 +20,7 @@ from graflow_celery.core.extend import extend
 from graflow_celery.core.injection import injection
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.quick import quick
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.engine.awaiting import Steps, advance, settled
@@ -120,7 +121,8 @@ class NodeCode:
         return next((parameter.name for parameter in self.parameters if parameter.name not in self.bound), None)
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class Host:
     """What the place that runs an attempt lends to it.
 
@@ -156,6 +158,7 @@ def finished(steps: Steps, run_coroutine: CoroutineRunner) -> Applied:
     return step
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class End:
     """What an attempt came to: the event, what belongs to it, and what is called with what its commit answered."""

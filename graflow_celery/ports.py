@@ -149,6 +149,10 @@ class Attempt:
     holder: str = ""
 
 
+#: Where a store keeps the forms that it gives to what is the same in every run.
+Forms = dict[Any, str]
+
+
 @quick
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -159,6 +163,7 @@ class Asked:
         reached: what leads to the attempt is in a step before this one, and may be refused: then there is no leave.
         renews: leave was given, a while ago, and the attempt was not run yet: whether that still holds.
         answers: the command that is carried out with it, and leaves the outbox.
+        forms: those of questions about the same attempt of the same graph.
     """
 
     attempt: Attempt
@@ -167,6 +172,7 @@ class Asked:
     reached: bool = False
     renews: bool = False
     answers: Command | None = None
+    forms: Forms | None = None
 
 
 @quick
@@ -332,10 +338,19 @@ class RunStore(Protocol):
 class SteppingStore(RunStore, Protocol):
     """A run store that takes several steps of a run at once."""
 
-    def change(self, run: RunRef, transition: Transition, outcome: Outcome, holder: str | None = None) -> Change:
+    def change(
+        self,
+        run: RunRef,
+        transition: Transition,
+        outcome: Outcome,
+        holder: str | None = None,
+        forms: Forms | None = None,
+    ) -> Change:
         """A step that :meth:`advance` will take, with the outcome as it is now.
 
-        With ``holder`` it changes nothing unless this worker runs the attempt.
+        Args:
+            holder: it changes nothing unless this worker runs the attempt.
+            forms: those of this transition, with whatever outcome.
 
         Raises:
             SerializationError: the outcome cannot be stored.

@@ -74,6 +74,7 @@ def _spec(
         entries=tuple(scopes.entries.get(node_id, ())),
         exits=tuple(scopes.exits.get(node_id, ())),
         timeout=None if group is None else group.timeout,
+        batch=None if group is None else group.batch,
         map=node.spec(graph.predecessors(node_id)) if isinstance(node, MappedTask) else None,
         policy=_STRICT if group is None else group.policy,
         options=options or _OPTIONS,

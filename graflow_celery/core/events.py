@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graflow_celery.core.quick import quick
+
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
@@ -16,6 +18,7 @@ class RunStarted:
     timeout: float | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeSucceeded:
     """``goto``: the nodes that it jumps to, by id. ``added``: the group that holds the tasks that it added.

@@ -91,6 +91,8 @@ class Scheduler:
 
     def _decide(self, plan: Plan, event: Event) -> Transition:
         match event:
+            case NodeSucceeded(node):  # first, being what happens most
+                return self._of_attempt(_task(plan, node), event)
             case RunStarted(timeout):
                 entered = self._enter(start_of(plan))
                 expiry = () if timeout is None else (Emission(ExpireRun(timeout), delay=timeout),)
@@ -317,8 +319,8 @@ class Scheduler:
         if state is not NodeState.SUCCEEDED:
             goto, leaves = (), False
         fatal = state is NodeState.FAILED and place.is_fatal
-        near = tuple(target for target in goto if place.plan[target].group == spec.group)
-        far = tuple(target for target in goto if target not in near)
+        near = tuple(target for target in goto if place.plan[target].group == spec.group) if goto else ()
+        far = tuple(target for target in goto if target not in near) if goto else ()
         if spec.group is not None and near:  # a member is a chain: what comes later in it follows from the earliest
             near = (min(near, key=place.plan.number),)
         leaves = leaves or bool(goto)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from graflow_celery.core.commands import Command, DispatchNode, OpenGroup
+from graflow_celery.core.quick import quick
 
 
 class RunStatus(StrEnum):
@@ -27,7 +28,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return self not in (RunStatus.RUNNING, RunStatus.WAITING)
+        return self is not RunStatus.RUNNING and self is not RunStatus.WAITING
 
 
 class NodeState(StrEnum):
@@ -62,6 +63,7 @@ ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
     """What is known of an activation.
@@ -84,6 +86,11 @@ class NodeRecord:
     worker: str = ""
 
 
+#: Of an activation that has no record.
+NEVER = NodeRecord(NodeState.QUEUED, 0)
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Emission:
     """A command to be queued.
@@ -104,6 +111,7 @@ class Emission:
     members: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """One arrival at a join or barrier that waits for ``needs`` of them; 0 stands for what was declared.
@@ -136,6 +144,7 @@ class Draw:
     attempt: int = 1
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A change of a run's state, decided by the Scheduler, carried out in one atomic step by a run store.
@@ -194,6 +203,7 @@ class Transition:
         return self.becomes is not None and self.becomes.is_final
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What came of a transition.
@@ -212,6 +222,7 @@ class Applied:
 STALE = Applied(stale=True)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Leave:
     """Leave to run an attempt, and what its record says of it.
@@ -276,7 +287,10 @@ class RunState:
             return Leave(max_steps=self.max_steps)
         if answers is not None:
             self.outbox.pop(answers, None)
-        self.nodes[node] = replace(record, state=NodeState.RUNNING, worker=worker)
+        running = NodeState.RUNNING
+        self.nodes[node] = NodeRecord(
+            running, record.attempt, record.losses, record.retries, record.cycle, record.graph, worker
+        )
         self.steps += 1
         return Leave(record.retries, record.cycle, left=None if self.max_steps is None else self.max_steps - self.steps)
 
@@ -313,7 +327,7 @@ class RunState:
         return Applied(tuple(emissions), self.status, counted, ended=self.ended)
 
     def _is_current(self, node: str, attempt: int, scopes: tuple[str, ...], holder: str | None) -> bool:
-        if any(self._has_ended(scope) for scope in scopes):
+        if scopes and any(self._has_ended(scope) for scope in scopes):
             return False
         record = self.nodes.get(node)
         if record is None:
@@ -329,7 +343,7 @@ class RunState:
         record = self.nodes.get(node) or NodeRecord(state, transition.attempt, graph=transition.graph)
         attempt = transition.next_attempt or transition.attempt
         losses, retries = record.losses + transition.loses, record.retries + transition.retries
-        record = replace(record, state=state, attempt=attempt, losses=losses, retries=retries, worker="")
+        record = NodeRecord(state, attempt, losses, retries, record.cycle, record.graph)
         self.nodes[node] = record
         if transition.mirror is not None:
             self.nodes[transition.mirror] = record
@@ -369,10 +383,12 @@ class RunState:
             cycle = self._cycle(emission)
             self.nodes[command.group] = NodeRecord(NodeState.RUNNING, 0, cycle=cycle, graph=command.graph)
         elif isinstance(command, DispatchNode):
-            queued = NodeRecord(NodeState.QUEUED, command.attempt, graph=command.graph)
-            record = self.nodes.get(command.node, queued)
+            record = self.nodes.get(command.node, NEVER)
             cycle = self._cycle(emission) or record.cycle
-            self.nodes[command.node] = replace(queued, losses=record.losses, retries=record.retries, cycle=cycle)
+            queued = NodeState.QUEUED
+            self.nodes[command.node] = NodeRecord(
+                queued, command.attempt, record.losses, record.retries, cycle, command.graph
+            )
 
     def _cycle(self, emission: Emission) -> int:
         """How often the node ran before. One that is reached for the first time in a later pass did not."""

@@ -11,6 +11,7 @@ from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import (
     CloseBarrier,
     Command,
+    DispatchNode,
     ExpireFeedback,
     ExpireGroup,
     ExpireRun,
@@ -133,6 +134,8 @@ class Engine:
     def _turn(self, run: RunRef, plan: Plan, command: Command) -> Applied | None:
         """Turns a command into the event that it leads to; None for what somebody else has to do."""
         match command:
+            case DispatchNode():  # first, being what happens most
+                return None
             case SkipNode(node):
                 return self._commit(run, plan, NodeSkipped(node))
             case FinishNode(node, attempt, group, failure, goto, leaves):

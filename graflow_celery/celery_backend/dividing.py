@@ -42,21 +42,30 @@ class Dividing:
         self._processes = (-FRESH, 0)
 
     def __call__(self, run: RunRef, plan: Plan, nodes: Sequence[str]) -> Sequence[int]:
-        if len(nodes) == 1 or not self.may_share(plan, nodes[0]):
-            return [1] * len(nodes)
-        chosen = plan[nodes[0]].options.batch or self._batch
-        if isinstance(chosen, int):
-            return portions(len(nodes), None, 1, chosen)
+        chosen = self.batch_of(plan, nodes[0])
+        if chosen is not None or len(nodes) == 1:
+            return portions(len(nodes), None, 1, chosen or 1)
         return portions(len(nodes), self.expected(run, plan, nodes), self._count())
 
-    def may_share(self, plan: Plan, node: str) -> bool:
+    def batch_of(self, plan: Plan, node: str) -> int | None:
+        """How many members like this one have a message together; None if that depends on how long they take."""
+        if not self._may_share(plan, node):
+            return 1
+        spec = plan[node]
+        chosen = spec.options.batch or (plan[spec.group].batch if spec.group is not None else None) or self._batch
+        return chosen if isinstance(chosen, int) else None
+
+    def _may_share(self, plan: Plan, node: str) -> bool:
         """Whether a member may have a message together with others.
 
         Celery's limits of time are those of a message. One that may lose no process must not share one with others.
+        Where so many are to run at a time, each that ends begins the next.
         """
-        options = plan[node].options
+        spec = plan[node]
+        options, around = spec.options, plan[spec.group] if spec.group is not None else spec
         limited = options.time_limit is not None or options.soft_time_limit is not None
-        return not limited and losses_allowed(options, self._max_losses) > 1
+        few = around.map is not None and around.map.max_parallel is not None
+        return not limited and not few and losses_allowed(options, self._max_losses) > 1
 
     def expected(self, run: RunRef, plan: Plan, nodes: Sequence[str]) -> float | None:
         """Seconds that one of them takes, on the average; None if too little is known."""

@@ -7,7 +7,7 @@ import os
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from weakref import WeakValueDictionary
@@ -35,6 +35,7 @@ from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import NodeState, RunStatus
 from graflow_celery.engine.context import ExecutionContext
+from graflow_celery.engine.known import Knowledge
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.node import NodeCode
@@ -103,6 +104,8 @@ class Runtime:
         self.packed: WeakValueDictionary[str, PackedGraph] = WeakValueDictionary()
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
+        self.knowledge = Knowledge()
+        self._kinds: Recent[str, Mapping[str, str]] = Recent(GRAPHS_KEPT)
         self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()
         self._run_fields: Recent[str, tuple[int, str, str, str]] = Recent(RUNS_KEPT)
         self._lock = threading.Lock()
@@ -354,13 +357,20 @@ class Runtime:
     def kind(self, run: RunRef, plan: Plan, activation: str) -> str:
         """The function of a node, by its blob's name: what nodes have in common that take about as long."""
         node = node_of(activation)
-        graph = plan.graph_of(node) or run.hash
-        packed = self.packed.get(graph)
-        if packed is not None:
-            item = item_of(node)
-            return packed.kinds.get(node) or (packed.kinds.get(item[0], "") if item is not None else "")
-        reference = self._reference(graph, node)[1]
-        return "" if reference is None else reference.function
+        kinds = self._kinds_of(plan.graph_of(node) or run.hash)
+        if node not in kinds and (item := item_of(node)) is not None:
+            node = item[0]
+        return kinds.get(node, "")
+
+    def _kinds_of(self, graph: str) -> Mapping[str, str]:
+        found = self._kinds.get(graph)
+        if found is None:
+            packed = self.packed.get(graph)
+            if packed is not None:
+                return packed.kinds
+            found = {node: reference.function for node, reference in self.graph(graph).code.items()}
+            self._kinds.put(graph, found)
+        return found
 
     def wants_checkpoints(self, run: RunRef) -> bool:
         """Whether the run asks for checkpoints while it goes on."""

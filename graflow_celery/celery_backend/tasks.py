@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,7 +98,8 @@ def _run_shift(here: Runtime, request: Any, run: RunRef, plan: Plan, opening: tu
     line = Line(board_of(here.app), request.id)
     first = Place.of(plan, opening.group).start(opening.first) if isinstance(opening, Members) else opening[0]
     terms = WorkerTerms(here, run, plan, first, worker, request.id, line, partial(_code, here))
-    shift = Shift(here.engine, here.store, run, plan, worker, holder_of(worker), terms, time.perf_counter)
+    holder, lock = holder_of(worker), threading.RLock()
+    shift = Shift(here.engine, here.store, run, plan, worker, holder, terms, time.perf_counter, lock, here.knowledge)
     try:
         with PACER.looking_after(shift):
             if isinstance(opening, Members):

@@ -39,7 +39,7 @@ Load = Callable[[RunRef, Plan, str, str], NodeCode]
 
 
 class WorkerTerms:
-    """See :class:`graflow_celery.engine.shift.Terms`.
+    """See :class:`graflow_celery.engine.terms.Terms`.
 
     Args:
         opening: a node that the message was sent for: what follows must be delivered like it to go on here.
@@ -94,9 +94,7 @@ class WorkerTerms:
         entries, dividing = place.spec.entries, self._here.dividing
         if not self._fuses or place.spec.map is not None or len(entries) * OVERHEAD > LEAST_WORK:
             return False
-        if self._here.settings.batch != "auto" or not all(self.goes_on(plan, entry) for entry in entries):
-            return False
-        if not all(dividing.may_share(plan, entry) and plan[entry].options.batch is None for entry in entries):
+        if not all(self.goes_on(plan, entry) and dividing.batch_of(plan, entry) is None for entry in entries):
             return False
         expected = dividing.expected(self._run, plan, entries)
         return expected is not None and len(entries) * (expected + OVERHEAD) <= LEAST_WORK

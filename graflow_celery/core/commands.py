@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from graflow_celery.errors import RunStateError
 
@@ -127,12 +128,16 @@ _VERBS: dict[str, Callable[..., Command]] = {
 _NAMES = {kind: verb for verb, kind in _VERBS.items()}
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@lru_cache(8192)
 def to_text(command: Command) -> str:
     """The command as a JSON array, ``["dispatch","clean",1]``; equal commands have equal texts."""
     fields = [getattr(command, name) for name in command.__slots__]
     if fields[-1] == "":
         fields.pop()
-    return json.dumps([_NAMES[type(command)], *fields], separators=(",", ":"), ensure_ascii=False)
+    return _encode([_NAMES[type(command)], *fields])
 
 
 def from_text(text: str) -> Command:

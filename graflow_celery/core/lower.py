@@ -70,6 +70,7 @@ def _spec(
         entries=tuple(scopes.entries.get(node_id, ())),
         exits=tuple(scopes.exits.get(node_id, ())),
         timeout=node.timeout if isinstance(node, ParallelGroup | MappedTask) else None,
+        batch=node.batch if isinstance(node, ParallelGroup | MappedTask) else None,
         map=node.spec(graph.predecessors(node_id)) if isinstance(node, MappedTask) else None,
         policy=node.policy if isinstance(node, ParallelGroup | MappedTask) else StrictGroupPolicy(),
         options=options or TaskOptions(),

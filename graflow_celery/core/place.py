@@ -117,11 +117,9 @@ class Place:
         """Under which number the group around it starts with it; -1 if it does not, or not in its first pass."""
         if self.spec.group is None or self.passes[-1] != FIRST:
             return -1
-        group = self.around.spec
-        if group.map is not None:
-            item = item_of(self.spec.id)
-            return -1 if item is None else item[1]
-        return group.entries.index(self.spec.id) if self.spec.id in group.entries else -1
+        group, number = self.around.spec, self.last.spec.exit_index
+        starts = group.map is not None or (0 <= number < len(group.entries) and group.entries[number] == self.spec.id)
+        return number if starts else -1
 
     def beside(self, node: str) -> Place:
         """Another node of the same scope, in the same pass."""

@@ -21,7 +21,7 @@ MAX_CYCLES = 10
 class TaskOptions:
     """How a node is dispatched and what happens when it goes wrong. Times are in seconds.
 
-    ``batch``: how many members of a group like this one travel in one message; None for what the settings say.
+    ``batch``: how many members of a group like this one travel in one message; None for what the group says.
     """
 
     queue: str | None = None
@@ -82,6 +82,7 @@ class NodeSpec:
         entries: of a group: the nodes that start when it opens.
         exits: of a group: the nodes whose ends the barrier waits for.
         timeout: of a group: seconds after which its barrier closes with what has ended by then.
+        batch: of a group: how many of its members travel in one message; None for what the settings say.
         map: of a mapped task: where its items come from. ``options`` are those of each member.
         owner: of a group of tasks that were added while the run went on: who added them.
     """
@@ -95,6 +96,7 @@ class NodeSpec:
     entries: tuple[str, ...] = ()
     exits: tuple[str, ...] = ()
     timeout: float | None = None
+    batch: int | None = None
     map: MapSpec | None = None
     owner: Owner | None = None
     policy: GroupPolicy = field(default_factory=StrictGroupPolicy)

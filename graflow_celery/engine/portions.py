@@ -14,6 +14,8 @@ import math
 MOST_WORK, LEAST_WORK = 0.15, 0.005
 #: What an attempt costs besides its code, in seconds, roughly.
 OVERHEAD = 0.0002
+#: Members that one message carries at the end where nothing is known of them.
+SMALL = 4
 #: Members that one message carries at the most.
 MOST = 1000
 
@@ -30,12 +32,10 @@ def portions(count: int, expected: float | None, processes: int, most: int | Non
         return [min(most, count - first) for first in range(0, count, most)]
     found: list[int] = []
     processes = max(1, processes)
-    size = 1
     while count > 0:
         share = math.ceil(count / (2 * processes))
         if expected is None:
-            size = 2 ** (len(found) // processes)
-            chosen = min(size, share)
+            chosen = min(2 ** (len(found) // processes), max(share, SMALL))
         else:
             each = expected + OVERHEAD
             chosen = min(int(MOST_WORK / each), max(share, int(LEAST_WORK / each)))

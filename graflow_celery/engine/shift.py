@@ -9,22 +9,23 @@ what was to come after it.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, graph_of
-from graflow_celery.core.events import NodeReturned, StepsExceeded
+from graflow_celery.core.events import NodeReturned, NodeSucceeded, StepsExceeded
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Emission, Leave, NodeState, Transition
+from graflow_celery.engine.known import Knowledge, Known
 from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names, run_attempt
 from graflow_celery.engine.runner import Engine
+from graflow_celery.engine.terms import Entry, Terms
 from graflow_celery.errors import GraflowError, UnavailableError
 from graflow_celery.ports import (
     NOTHING,
@@ -41,7 +42,7 @@ from graflow_celery.ports import (
 )
 
 #: Seconds after the store was asked for which the leave that it gave, or may be taken to give, holds.
-FRESH = 0.02
+FRESH = 0.05
 #: Seconds that code may take which runs before what leads to it was committed.
 QUICK = 0.005
 #: What an attempt costs besides its code, in seconds, roughly.
@@ -54,45 +55,6 @@ SLICE = 64
 _PENDING = Applied()
 
 
-class Terms(Protocol):
-    """What a shift may do besides the attempts that it was given, and what it tells of."""
-
-    def host(self, plan: Plan, node: str) -> Host:
-        """What is lent to an attempt of a node."""
-
-    def kind(self, plan: Plan, node: str) -> str:
-        """What nodes have in common that take about as long."""
-
-    def expected(self, kind: str) -> float | None:
-        """Seconds that code of a kind takes, as far as is known."""
-
-    def took(self, kind: str, seconds: float) -> None: ...
-
-    def goes_on(self, plan: Plan, node: str) -> bool:
-        """Whether a node that follows may run in this process, at once."""
-
-    def opens(self, plan: Plan, group: str) -> bool:
-        """Whether all that a group starts with may run in this process, at once, because it takes so little time."""
-
-    def closes(self, plan: Plan, group: str) -> bool:
-        """Whether a group's barrier may be closed in this process, at once."""
-
-    def judge(self, plan: Plan, group: str) -> Applied:
-        """Closes it, and leaves what follows to the caller."""
-
-    def commits_late(self) -> bool:
-        """Whether attempts may run before what leads to them was committed."""
-
-    def share(self, plan: Plan, members: Members) -> None:
-        """Sends members that nobody has begun."""
-
-    def holds(self, attempts: Sequence[Attempt], rest: Members | None) -> None:
-        """The shift has leave for these now, and the rest to do."""
-
-    def begins(self, attempt: Attempt) -> AbstractContextManager[None]:
-        """Around the run of an attempt."""
-
-
 @dataclass(slots=True, eq=False)
 class _Job:
     """An attempt to run here.
@@ -102,9 +64,8 @@ class _Job:
     """
 
     attempt: Attempt
-    place: Place
+    known: Known
     host: Host
-    kind: str
     code: NodeCode | None = None
     begun: Begun | None = None
     reached: bool = False
@@ -122,25 +83,11 @@ class _Pending:
     end: End | None = None
 
 
-@dataclass(slots=True)
-class Entry:
-    """What an attempt came to, for whoever lists the worker's tasks."""
-
-    node: str
-    attempt: int
-    state: str
-    reason: str
-    seconds: float
-
-    def as_list(self) -> list[Any]:
-        return [self.node, self.attempt, self.state, self.reason, round(self.seconds, 6)]
-
-
 @dataclass(eq=False)
 class Shift:
     """See the module. One thread works; another one may call `relieve` meanwhile.
 
-    ``worker``, ``holder``: as in :class:`Attempt`.
+    ``worker``, ``holder``: as in :class:`Attempt`. ``lock``: that of a thread, which it may take several times.
     """
 
     engine: Engine
@@ -151,10 +98,11 @@ class Shift:
     holder: str
     terms: Terms
     clock: Clock
+    lock: AbstractContextManager[Any]
+    knowledge: Knowledge
     entries: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lock = threading.RLock()
         self._began = self._asked_at = self._since = self.clock()
         self._waiting: deque[_Job] = deque()
         self._granted: deque[_Job] = deque()
@@ -194,7 +142,7 @@ class Shift:
 
     def _next(self) -> _Job | None:
         """What may begin now; None if the store has to be asked first."""
-        with self._lock:
+        with self.lock:
             if not self._granted or len(self._pending) >= SLICE or self.clock() - self._asked_at > FRESH:
                 return None
             self._current, self._since = self._granted.popleft(), self.clock()
@@ -205,22 +153,24 @@ class Shift:
             if job.code is None or job.begun is None:
                 applied = run_attempt(self.engine, job.attempt, job.host)
             else:
-                attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job))
+                attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job), job.known.place)
                 applied = finished(attempt.run(job.code, job.begun), job.host.run_coroutine)
-        seconds = self.clock() - self._since
-        self.terms.took(job.kind, seconds)
-        with self._lock:
-            self._current = None
+        with self.lock:
+            seconds, self._current = self.clock() - self._since, None
             if applied is not _PENDING:  # the store knows already
                 self.entries.append(Entry(job.attempt.node, job.attempt.number, _state(None, applied), "", seconds))
 
     def _collect(self, job: _Job, end: End) -> Applied:
         """Keeps an attempt's end until the store is asked next. Raises SerializationError: it cannot be stored."""
-        transition = self.engine.scheduler.decide(end.plan, end.event)
-        if job.assumed:  # if it turns out that there was no leave, this is to count for nothing
-            transition = replace(transition, holder=self.holder)
-        change = self.store.change(self.run, transition, end.outcome)
-        with self._lock:
+        scheduler, event, forms = self.engine.scheduler, end.event, None
+        if event == NodeSucceeded(job.attempt.node, job.attempt.number):
+            transition, forms = job.known.succeeded(scheduler, end.plan, event), job.known.forms
+        else:
+            transition = scheduler.decide(end.plan, event)
+        # If it turns out that there was no leave, this is to count for nothing.
+        change = self.store.change(self.run, transition, end.outcome, self.holder if job.assumed else None, forms)
+        self.terms.took(job.known.kind, end.outcome.duration)
+        with self.lock:
             self._pending.append(_Pending(change, job, end))
             self._go_on(job, transition, change, end)
         return _PENDING
@@ -251,16 +201,16 @@ class Shift:
 
     def _may_assume(self, job: _Job, follower: _Job) -> bool:
         """Whether a follower may run before what leads to it is committed. It must not be able to notice."""
-        expected = self.terms.expected(follower.kind)
+        expected = self.terms.expected(follower.known.kind)
         if expected is None or expected > QUICK or not self._load(follower) or not self.terms.commits_late():
             return False
         codes = [found for found in (job.code, follower.code) if found is not None]
-        if any(code.inject_context or code.client or code.agent for code in codes):
+        if any(code.sees_run for code in codes):
             return False
         wanted = names(codes[-1], follower.attempt.plan)
         known = len(wanted) == len(codes[-1].wanted()) and all(name in self._values for name in wanted)
         first = job.attempt.number == follower.attempt.number == self.plan.first
-        return known and first and not follower.place.is_again and self._left != 0
+        return known and first and not follower.known.place.is_again and self._left != 0
 
     def _assume(self, follower: _Job) -> None:
         follower.assumed = True
@@ -275,7 +225,7 @@ class Shift:
 
     def _exchange(self) -> bool:
         """Commits what has ended, and asks for leave for what comes next. False: there is nothing left to do."""
-        with self._lock:
+        with self.lock:
             if self.clock() - self._began > TURN:
                 self._pass_on()
             self._granted = deque(self._pending_leave(self._granted))
@@ -294,7 +244,7 @@ class Shift:
             if job.assumed or job.code is None:
                 yield job
             else:
-                asked = Asked(job.attempt, job.place.scopes, (), renews=True)
+                asked = Asked(job.attempt, job.known.place.scopes, (), renews=True, forms=job.known.forms)
                 self._pending.append(_Pending(asked, job))
 
     def _slice(self) -> list[_Job]:
@@ -318,7 +268,7 @@ class Shift:
         return chosen
 
     def _cost(self, job: _Job) -> float:
-        expected = self.terms.expected(job.kind)
+        expected = self.terms.expected(job.known.kind)
         return FRESH if expected is None else expected + OVERHEAD
 
     def _next_member(self) -> _Job | None:
@@ -443,7 +393,7 @@ class Shift:
 
     def relieve(self) -> None:
         """Commits what was done before the attempt that runs now, and lets others do the rest. From any thread."""
-        with self._lock:
+        with self.lock:
             if self._current is None or not (self._pending or self._granted or self._waiting or self._rest):
                 return
             self._pass_on()
@@ -464,7 +414,7 @@ class Shift:
         self._commit()  # what leads to those that follow has to count first
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
-            attempt, graph = job.attempt, job.place.graph
+            attempt, graph = job.attempt, job.known.place.graph
             self.engine.follow(
                 self.run, attempt.plan, Applied((Emission(DispatchNode(attempt.node, attempt.number, graph)),))
             )
@@ -477,15 +427,19 @@ class Shift:
 
     def _commit(self) -> None:
         """Has the store take what is pending, and nothing more."""
-        with self._lock:
+        with self.lock:
             if self._pending:
                 self._take()
 
     # ------------------------------------------------------------------------------------ jobs
 
     def _job(self, plan: Plan, node: str, number: int) -> _Job:
+        known = self.knowledge.find(self.run.version, plan, node, number)
+        if known is None:
+            known = Known(Place.of(plan, node), self.terms.kind(plan, node))
+            self.knowledge.keep(self.run.version, plan, node, number, known)
         attempt = Attempt(self.run, plan, node, number, self.worker, self.holder)
-        return _Job(attempt, Place.of(plan, node), self.terms.host(plan, node), self.terms.kind(plan, node))
+        return _Job(attempt, known, self.terms.host(plan, node))
 
     def _follower(self, plan: Plan, command: DispatchNode) -> _Job:
         job = self._job(plan, command.node, command.attempt)
@@ -503,7 +457,8 @@ class Shift:
     def _ask(self, job: _Job) -> Asked:
         code = job.code
         wanted = () if code is None else tuple(names(code, job.attempt.plan))
-        return Asked(job.attempt, job.place.scopes, wanted, reached=job.reached, answers=job.answers)
+        scopes, forms = job.known.place.scopes, job.known.forms
+        return Asked(job.attempt, scopes, wanted, reached=job.reached, answers=job.answers, forms=forms)
 
 
 def _state(transition: Transition | None, applied: Applied) -> str:

@@ -49,7 +49,7 @@ class Durations:
         """What is known of some kinds; the store is asked for those that were not asked for lately."""
         now = time.monotonic()
         distinct = list(dict.fromkeys(kinds))
-        old = [kind for kind in distinct if now - self._of(kind).read > FRESH]
+        old = [kind for kind in distinct if self._of(kind).mean is None or now - self._of(kind).read > FRESH]
         if old:
             found = self._client.mget([self._keys.duration(kind) for kind in old])
             for kind, text in zip(old, found, strict=True):

@@ -65,7 +65,7 @@ def to_wire(transition: Transition) -> dict[str, Any]:
 
 def _arrival(arrival: Arrival) -> list[Any]:
     then, otherwise = ([_emission(one) for one in side] for side in (arrival.then, arrival.otherwise))
-    return [arrival.key, arrival.needs, int(arrival.live), arrival.quorum, then, otherwise]
+    return [arrival.key, arrival.needs, int(arrival.live), then, otherwise]
 
 
 def of_outcome(outcome: Outcome) -> dict[str, Any]:
@@ -81,14 +81,12 @@ def of_outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def chosen(transition: Transition, reply: Sequence[Any]) -> tuple[Emission, ...]:
-    """The emissions that the script queued, from its list of commands and whether each is expected."""
+    """The emissions that the script queued, from its list of commands."""
     if not reply:
         return ()
-    known = {(to_text(emission.command), emission.expected): emission for emission in _possible(transition)}
-    queued = zip(reply[::2], reply[1::2], strict=True)
-    return tuple(
-        known.get((text.decode(), bool(expected))) or Emission(from_text(text.decode())) for text, expected in queued
-    )
+    known = {to_text(emission.command): emission for emission in _possible(transition)}
+    queued = [text.decode() for text in reply]
+    return tuple(known.get(text) or Emission(from_text(text)) for text in queued)
 
 
 def _possible(transition: Transition) -> Iterator[Emission]:
@@ -107,8 +105,7 @@ def _emission(emission: Emission) -> list[Any]:
         case _:
             record = ["", "", 0, ""]
     delay = int(emission.delay * 1000)
-    text = to_text(emission.command)
-    return [text, emission.weight, int(emission.expected), delay, emission.reenters, *record, emission.members]
+    return [to_text(emission.command), emission.weight, delay, emission.reenters, *record, emission.members]
 
 
 def _draw(draw: Draw) -> list[str | int]:

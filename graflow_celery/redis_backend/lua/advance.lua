@@ -18,8 +18,9 @@
 --          reported: somebody else says so than the process that ran the attempt,
 --          value, error, given: where in ARGV they are: of the result, of the error, of the next attempt's input,
 --          asked: where a feedback record's id is, and after it the record
---          arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
---          emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph, members], ...]
+--          arrivals  [[key, needs, live, [emission, ...], [emission, ...]], ...]: what is queued if one of them was
+--                    live, and if none was
+--          emissions [[command, weight, delay (ms), reenters, event, node, attempt, graph, members], ...]
 --          draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
 --                    attempt]
 --          first     the number of first attempts where it was decided: what dates from before a retry is stale
@@ -29,8 +30,8 @@
 --       9... what steps refer to
 -- Returns a list: for each step that asks for leave {1, retries, cycle, input or false, steps left or -1};
 -- {2, max_steps}: the run has taken all of its steps; {0, status or ''}: the attempt is stale; for each transition
--- {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}, at the run's end with the
--- number of blobs that are to be let go of as its last item; then, if leave was given, the value of each name or false.
+-- {1, status, ended nodes, command, command, ...} or {0, status or ''}, at the run's end with the number of blobs that
+-- are to be let go of as its last item; then, if leave was given, the value of each name or false.
 
 local grace, run_ttl, result_ttl, patience = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local steps, names = cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
@@ -305,14 +306,13 @@ local function arrive(t)
     emissions[#emissions + 1] = emission
   end
   for _, arrival in ipairs(t.arrivals or NONE) do
-    local key, needs, quorum = arrival[1], arrival[2], arrival[4]
+    local key, needs = arrival[1], arrival[2]
     local arrived, live = add(joins, key, 1), add(joins, key .. '\0', arrival[3])
     if needs == 0 then
       needs = tonumber(get(joins, '\0n:' .. key) or 0)
     end
     if arrived == needs then
-      local enough = quorum > 0 and quorum or needs
-      for _, emission in ipairs(live >= enough and arrival[5] or arrival[6]) do
+      for _, emission in ipairs(live > 0 and arrival[4] or arrival[5]) do
         emissions[#emissions + 1] = emission
       end
     end
@@ -329,7 +329,7 @@ local function arrive(t)
     end
     if number < most then
       put(joins, cursor, number + 1)
-      emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, 0, '', 'node_queued',
+      emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, '', 'node_queued',
         t.draw[5] .. number .. t.draw[6], t.draw[8], t.draw[7] }
     end
   end
@@ -347,7 +347,7 @@ local function cycle_of(reenters)
 end
 
 local function queue(emission, ends)
-  local command, _, _, delay, reenters, event, node, attempt, graph, members = unpack(emission)
+  local command, _, delay, reenters, event, node, attempt, graph, members = unpack(emission)
   -- What is sent at once, or with a countdown, is due when it should have been; a timer is due at its time.
   enlist(outbox, command, now + delay + ((delay == 0 or event ~= '') and grace or 0))
   if event == '' then
@@ -453,7 +453,6 @@ local function apply(t)
   for _, emission in ipairs(emissions) do
     weight = weight + emission[2]
     reply[#reply + 1] = emission[1]
-    reply[#reply + 1] = emission[3]
     queue(emission, t.ends)
   end
   set_status(t, weight == 0 and tonumber(get(meta, 'outstanding')) or add(meta, 'outstanding', weight))

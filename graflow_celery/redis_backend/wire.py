@@ -21,23 +21,21 @@ _MARK = "\x00"
 
 def to_wire(transition: Transition) -> dict[str, Any]:
     """What the script is told of a transition, without what is empty and what the outcome tells."""
-    wire: dict[str, Any] = {
-        "event": transition.event,
-        "attempt": transition.attempt,
+    wire: dict[str, Any] = {"event": transition.event, "attempt": transition.attempt}
+    if transition.first != 1:
+        wire["first"] = transition.first
+    more = {
         "next": transition.next_attempt,
         "retries": int(transition.retries),
         "losses": int(transition.loses),
         "consumes": transition.consumes,
-        "first": transition.first,
-    }
-    lists = {
         "scopes": transition.scopes,
         "declares": transition.declares,
         "arrivals": [_arrival(item) for item in transition.arrivals],
         "emissions": [_emission(item) for item in transition.emissions],
         "acks": [to_text(command) for command in transition.acknowledges],
     }
-    wire |= {name: items for name, items in lists.items() if items}
+    wire |= {name: told for name, told in more.items() if told}
     if transition.reason:
         wire["reason"] = transition.reason
     if transition.node is not None:
@@ -64,8 +62,10 @@ def to_wire(transition: Transition) -> dict[str, Any]:
 
 
 def _arrival(arrival: Arrival) -> list[Any]:
-    then, otherwise = ([_emission(one) for one in side] for side in (arrival.then, arrival.otherwise))
-    return [arrival.key, arrival.needs, int(arrival.live), then, otherwise]
+    then = [_emission(one) for one in arrival.then]
+    if arrival.live or not arrival.otherwise:
+        return [arrival.key, arrival.needs, int(arrival.live), then]
+    return [arrival.key, arrival.needs, int(arrival.live), then, [_emission(one) for one in arrival.otherwise]]
 
 
 def of_outcome(outcome: Outcome) -> dict[str, Any]:

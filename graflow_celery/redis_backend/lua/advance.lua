@@ -19,7 +19,7 @@
 --          value, error, given: where in ARGV they are: of the result, of the error, of the next attempt's input,
 --          asked: where a feedback record's id is, and after it the record
 --          arrivals  [[key, needs, live, [emission, ...], [emission, ...]], ...]: what is queued if one of them was
---                    live, and if none was
+--                    live, and if none was; one of them is left out where it cannot be
 --          emissions [[command, weight, delay (ms), reenters, event, node, attempt, graph, members], ...]
 --          draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
 --                    attempt]
@@ -231,7 +231,7 @@ end
 -- The fence, and the change of the node's own state. Returns false if the transition is stale.
 local function change_node(t)
   local first = first_attempt()
-  if t.first ~= first or is_closed(t.scopes) then
+  if (t.first or 1) ~= first or is_closed(t.scopes) then
     return false
   end
   local present = get(nodes, t.node)
@@ -252,8 +252,8 @@ local function change_node(t)
     return false
   end
   if t.becomes then
-    local text = table.concat({ t.becomes, t.next > 0 and t.next or t.attempt,
-      t.becomes ~= 'queued' and t.worker or '', started, took, losses + t.losses, retries + t.retries, cycle, graph }, '|')
+    local text = table.concat({ t.becomes, t.next or t.attempt, t.becomes ~= 'queued' and t.worker or '', started, took,
+      losses + (t.losses or 0), retries + (t.retries or 0), cycle, graph }, '|')
     put(nodes, t.node, text)
     if t.mirror then
       put(nodes, t.mirror, text)
@@ -284,16 +284,27 @@ local function change_node(t)
   if t.asked then
     put(feedback, ARGV[t.asked], ARGV[t.asked + 1])
   end
-  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '', 'reason',
-    t.reason or '', 'request', t.asked and ARGV[t.asked] or '' }
-  if took > 0 or (t.worker or '') ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'duration', took
+  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt }
+  local function tell(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if t.worker then
+    tell('worker', t.worker)
+  end
+  if took > 0 or t.worker then
+    tell('duration', took)
+  end
+  if t.reason then
+    tell('reason', t.reason)
+  end
+  if t.asked then
+    tell('request', ARGV[t.asked])
   end
   if t.items then
-    fields[#fields + 1], fields[#fields + 2] = 'count', t.items
+    tell('count', t.items)
   end
   if t.reported then
-    fields[#fields + 1], fields[#fields + 2] = 'reported', '1'
+    tell('reported', '1')
   end
   record(unpack(fields))
   return true
@@ -312,7 +323,7 @@ local function arrive(t)
       needs = tonumber(get(joins, '\0n:' .. key) or 0)
     end
     if arrived == needs then
-      for _, emission in ipairs(live > 0 and arrival[4] or arrival[5]) do
+      for _, emission in ipairs(live > 0 and arrival[4] or arrival[5] or NONE) do
         emissions[#emissions + 1] = emission
       end
     end
@@ -449,7 +460,7 @@ local function apply(t)
     end
   end
   local emissions, reply = arrive(t), { 1, status, 0 }
-  local weight = 0 - t.consumes
+  local weight = 0 - (t.consumes or 0)
   for _, emission in ipairs(emissions) do
     weight = weight + emission[2]
     reply[#reply + 1] = emission[1]

@@ -144,6 +144,10 @@ class Attempt:
     holder: str = ""
 
 
+#: Where a store keeps the forms that it gives to what is the same in every run.
+Forms = dict[Any, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A step of a run: leave that is asked for to run an attempt.
@@ -153,6 +157,7 @@ class Asked:
         reached: what leads to the attempt is in a step before this one, and may be refused: then there is no leave.
         renews: leave was given, a while ago, and the attempt was not run yet: whether that still holds.
         answers: the command that is carried out with it, and leaves the outbox.
+        forms: those of questions about the same attempt of the same graph.
     """
 
     attempt: Attempt
@@ -161,6 +166,7 @@ class Asked:
     reached: bool = False
     renews: bool = False
     answers: Command | None = None
+    forms: Forms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,10 +331,19 @@ class RunStore(Protocol):
 class SteppingStore(RunStore, Protocol):
     """A run store that takes several steps of a run at once."""
 
-    def change(self, run: RunRef, transition: Transition, outcome: Outcome, holder: str | None = None) -> Change:
+    def change(
+        self,
+        run: RunRef,
+        transition: Transition,
+        outcome: Outcome,
+        holder: str | None = None,
+        forms: Forms | None = None,
+    ) -> Change:
         """A step that :meth:`advance` will take, with the outcome as it is now.
 
-        With ``holder`` it changes nothing unless this worker runs the attempt.
+        Args:
+            holder: it changes nothing unless this worker runs the attempt.
+            forms: those of this transition, with whatever outcome.
 
         Raises:
             SerializationError: the outcome cannot be stored.

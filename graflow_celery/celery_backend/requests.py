@@ -91,9 +91,7 @@ class NodeRequest(Request):
         doing = self.doing
         if doing is None:
             return self.opening if self.opening.running and self.opening.members is None else None
-        if doing.current is None or doing.current not in doing.granted:
-            return None
-        return Held(self.opening.run, *doing.current, self.opening.pid, True)
+        return None if doing.runs is None else Held(self.opening.run, *doing.runs, self.opening.pid, True)
 
     @property
     def holder(self) -> str:

@@ -35,6 +35,7 @@ from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import NodeState, RunStatus
 from graflow_celery.engine.context import ExecutionContext
+from graflow_celery.engine.known import Knowledge
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.node import NodeCode
@@ -103,6 +104,7 @@ class Runtime:
         self.packed: WeakValueDictionary[str, PackedGraph] = WeakValueDictionary()
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
+        self.knowledge = Knowledge()
         self._kinds: Recent[str, Mapping[str, str]] = Recent(GRAPHS_KEPT)
         self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()
         self._run_fields: Recent[str, tuple[int, str, str, str]] = Recent(RUNS_KEPT)

@@ -99,7 +99,7 @@ def _run_shift(here: Runtime, request: Any, run: RunRef, plan: Plan, opening: tu
     first = Place.of(plan, opening.group).start(opening.first) if isinstance(opening, Members) else opening[0]
     terms = WorkerTerms(here, run, plan, first, worker, request.id, line, partial(_code, here))
     holder, lock = holder_of(worker), threading.RLock()
-    shift = Shift(here.engine, here.store, run, plan, worker, holder, terms, time.perf_counter, lock)
+    shift = Shift(here.engine, here.store, run, plan, worker, holder, terms, time.perf_counter, lock, here.knowledge)
     try:
         with PACER.looking_after(shift):
             if isinstance(opening, Members):

@@ -14,6 +14,7 @@ from graflow_celery.core.events import (
     FeedbackRequested,
     NodeFailed,
     NodeReentered,
+    NodeSucceeded,
     StepsExceeded,
 )
 from graflow_celery.core.extend import extend
@@ -79,6 +80,11 @@ class NodeCode:
     client: str | None = None
     agent: str | None = None
     agent_name: str | None = None
+
+    @property
+    def sees_run(self) -> bool:
+        """Whether the function can tell what else there is of the run: it is handed the context, or what has it."""
+        return self.inject_context or self.client is not None or self.agent is not None
 
     @classmethod
     def of(cls, wrapper: TaskWrapper) -> NodeCode:
@@ -171,16 +177,22 @@ class AttemptRun:
 
     Args:
         deliver: takes its end to the store, at once by default. Raises SerializationError: the outcome cannot be kept.
+        place: where it stands, if that is known.
     """
 
     def __init__(
-        self, engine: Engine, attempt: Attempt, host: Host, deliver: Callable[[End], Applied] | None = None
+        self,
+        engine: Engine,
+        attempt: Attempt,
+        host: Host,
+        deliver: Callable[[End], Applied] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.engine = engine
         self.attempt = attempt
         self.host = host
         self.began = host.clock()
-        self.place = Place.of(attempt.plan, attempt.node)
+        self.place = place or Place.of(attempt.plan, attempt.node)
         self.retries: int | None = None
         self.span: Span = UNTRACED_SPAN
         self._deliver = deliver or self._at_once
@@ -206,17 +218,21 @@ class AttemptRun:
             arguments = self.arguments(code, begun)
         except _NODE_ERRORS as error:
             return self.failed(error)
-        navigator = GraphNavigator(attempt.plan, attempt.node, attempt.number, begun.leave.cycle)
-        task = TaskExecutionContext(self.host.context, navigator, begun.leave.retries, self.host.clock)
+        task: TaskExecutionContext | None = None
+        if code.sees_run:
+            navigator = GraphNavigator(attempt.plan, attempt.node, attempt.number, begun.leave.cycle)
+            task = TaskExecutionContext(self.host.context, navigator, begun.leave.retries, self.host.clock)
         try:
-            value = yield from settled(self.span.call(partial(self.call, code, task, arguments)), self.place.spec.id)
+            value = yield from settled(self.span.call(partial(call, code, task, arguments)), self.place.spec.id)
         except Parked as parked:
             asked = FeedbackRequested(attempt.node, attempt.number, parked.record.id, parked.timeout)
             return self.deliver(asked, replace(self.outcome(), feedback=parked.record))
         except Exception as error:  # noqa: BLE001 - boundary: user code may raise anything
             return self.failed(error)
         try:
-            return self.ended(navigator, value, task)
+            if task is None:
+                return self.deliver(NodeSucceeded(attempt.node, attempt.number), self.outcome(value=value))
+            return self.ended(value, task)
         except _NODE_ERRORS as error:
             return self.failed(error)
 
@@ -234,18 +250,9 @@ class AttemptRun:
         applied = self._at_once(self.end(again, Outcome(error=error, worker=attempt.worker)))
         return applied if applied.ended_node or applied.stale else None
 
-    def call(self, code: NodeCode, task: TaskExecutionContext, arguments: Mapping[str, Any]) -> Any:
-        injected = (task,) if code.inject_context else ()
-        llm: dict[str, Any] = {}
-        if code.client is not None:
-            llm[code.client] = task.llm_client
-        if code.agent is not None and code.agent_name is not None:
-            llm[code.agent] = task.get_llm_agent(code.agent_name)
-        return code.func(*injected, **{**arguments, **llm})
-
-    def ended(self, navigator: GraphNavigator, value: Any, task: TaskExecutionContext) -> Applied:
+    def ended(self, value: Any, task: TaskExecutionContext) -> Applied:
         """The code came to its end. Raises SerializationError: what it brought cannot be stored."""
-        attempt, plan = self.attempt, self.attempt.plan
+        attempt, plan, navigator = self.attempt, self.attempt.plan, task.navigator
         added: str | None = None
         if navigator.adds:
             extension = extend(self.place, attempt.number, navigator.added, navigator.leaves)
@@ -324,6 +331,19 @@ class AttemptRun:
                 f"the task of its name, or the channel value of that key, or what was bound: {node}({missing[0]}=...).",
             )
         return arguments
+
+
+def call(code: NodeCode, task: TaskExecutionContext | None, arguments: Mapping[str, Any]) -> Any:
+    """Calls the function. ``task`` is there where the code sees the run."""
+    if task is None:
+        return code.func(**arguments)
+    injected = (task,) if code.inject_context else ()
+    llm: dict[str, Any] = {}
+    if code.client is not None:
+        llm[code.client] = task.llm_client
+    if code.agent is not None and code.agent_name is not None:
+        llm[code.agent] = task.get_llm_agent(code.agent_name)
+    return code.func(*injected, **{**arguments, **llm})
 
 
 def names(code: NodeCode, plan: Plan) -> list[str]:

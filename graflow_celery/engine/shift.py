@@ -18,10 +18,11 @@ from typing import Any
 
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, graph_of
-from graflow_celery.core.events import NodeReturned, StepsExceeded
+from graflow_celery.core.events import NodeReturned, NodeSucceeded, StepsExceeded
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Emission, Leave, NodeState, Transition
+from graflow_celery.engine.known import Knowledge, Known
 from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names, run_attempt
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.terms import Entry, Terms
@@ -41,7 +42,7 @@ from graflow_celery.ports import (
 )
 
 #: Seconds after the store was asked for which the leave that it gave, or may be taken to give, holds.
-FRESH = 0.02
+FRESH = 0.05
 #: Seconds that code may take which runs before what leads to it was committed.
 QUICK = 0.005
 #: What an attempt costs besides its code, in seconds, roughly.
@@ -63,9 +64,8 @@ class _Job:
     """
 
     attempt: Attempt
-    place: Place
+    known: Known
     host: Host
-    kind: str
     code: NodeCode | None = None
     begun: Begun | None = None
     reached: bool = False
@@ -99,6 +99,7 @@ class Shift:
     terms: Terms
     clock: Clock
     lock: AbstractContextManager[Any]
+    knowledge: Knowledge
     entries: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -152,7 +153,7 @@ class Shift:
             if job.code is None or job.begun is None:
                 applied = run_attempt(self.engine, job.attempt, job.host)
             else:
-                attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job))
+                attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job), job.known.place)
                 applied = finished(attempt.run(job.code, job.begun), job.host.run_coroutine)
         with self.lock:
             seconds, self._current = self.clock() - self._since, None
@@ -161,10 +162,14 @@ class Shift:
 
     def _collect(self, job: _Job, end: End) -> Applied:
         """Keeps an attempt's end until the store is asked next. Raises SerializationError: it cannot be stored."""
-        transition = self.engine.scheduler.decide(end.plan, end.event)
+        scheduler, event, forms = self.engine.scheduler, end.event, None
+        if event == NodeSucceeded(job.attempt.node, job.attempt.number):
+            transition, forms = job.known.succeeded(scheduler, end.plan, event), job.known.forms
+        else:
+            transition = scheduler.decide(end.plan, event)
         # If it turns out that there was no leave, this is to count for nothing.
-        change = self.store.change(self.run, transition, end.outcome, self.holder if job.assumed else None)
-        self.terms.took(job.kind, end.outcome.duration)
+        change = self.store.change(self.run, transition, end.outcome, self.holder if job.assumed else None, forms)
+        self.terms.took(job.known.kind, end.outcome.duration)
         with self.lock:
             self._pending.append(_Pending(change, job, end))
             self._go_on(job, transition, change, end)
@@ -196,16 +201,16 @@ class Shift:
 
     def _may_assume(self, job: _Job, follower: _Job) -> bool:
         """Whether a follower may run before what leads to it is committed. It must not be able to notice."""
-        expected = self.terms.expected(follower.kind)
+        expected = self.terms.expected(follower.known.kind)
         if expected is None or expected > QUICK or not self._load(follower) or not self.terms.commits_late():
             return False
         codes = [found for found in (job.code, follower.code) if found is not None]
-        if any(code.inject_context or code.client or code.agent for code in codes):
+        if any(code.sees_run for code in codes):
             return False
         wanted = names(codes[-1], follower.attempt.plan)
         known = len(wanted) == len(codes[-1].wanted()) and all(name in self._values for name in wanted)
         first = job.attempt.number == follower.attempt.number == self.plan.first
-        return known and first and not follower.place.is_again and self._left != 0
+        return known and first and not follower.known.place.is_again and self._left != 0
 
     def _assume(self, follower: _Job) -> None:
         follower.assumed = True
@@ -239,7 +244,7 @@ class Shift:
             if job.assumed or job.code is None:
                 yield job
             else:
-                asked = Asked(job.attempt, job.place.scopes, (), renews=True)
+                asked = Asked(job.attempt, job.known.place.scopes, (), renews=True, forms=job.known.forms)
                 self._pending.append(_Pending(asked, job))
 
     def _slice(self) -> list[_Job]:
@@ -263,7 +268,7 @@ class Shift:
         return chosen
 
     def _cost(self, job: _Job) -> float:
-        expected = self.terms.expected(job.kind)
+        expected = self.terms.expected(job.known.kind)
         return FRESH if expected is None else expected + OVERHEAD
 
     def _next_member(self) -> _Job | None:
@@ -409,7 +414,7 @@ class Shift:
         self._commit()  # what leads to those that follow has to count first
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
-            attempt, graph = job.attempt, job.place.graph
+            attempt, graph = job.attempt, job.known.place.graph
             self.engine.follow(
                 self.run, attempt.plan, Applied((Emission(DispatchNode(attempt.node, attempt.number, graph)),))
             )
@@ -429,8 +434,12 @@ class Shift:
     # ------------------------------------------------------------------------------------ jobs
 
     def _job(self, plan: Plan, node: str, number: int) -> _Job:
+        known = self.knowledge.find(self.run.version, plan, node, number)
+        if known is None:
+            known = Known(Place.of(plan, node), self.terms.kind(plan, node))
+            self.knowledge.keep(self.run.version, plan, node, number, known)
         attempt = Attempt(self.run, plan, node, number, self.worker, self.holder)
-        return _Job(attempt, Place.of(plan, node), self.terms.host(plan, node), self.terms.kind(plan, node))
+        return _Job(attempt, known, self.terms.host(plan, node))
 
     def _follower(self, plan: Plan, command: DispatchNode) -> _Job:
         job = self._job(plan, command.node, command.attempt)
@@ -448,7 +457,8 @@ class Shift:
     def _ask(self, job: _Job) -> Asked:
         code = job.code
         wanted = () if code is None else tuple(names(code, job.attempt.plan))
-        return Asked(job.attempt, job.place.scopes, wanted, reached=job.reached, answers=job.answers)
+        scopes, forms = job.known.place.scopes, job.known.forms
+        return Asked(job.attempt, scopes, wanted, reached=job.reached, answers=job.answers, forms=forms)
 
 
 def _state(transition: Transition | None, applied: Applied) -> str:

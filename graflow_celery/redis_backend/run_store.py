@@ -20,6 +20,7 @@ from graflow_celery.ports import (
     Begun,
     Change,
     FeedbackRecord,
+    Forms,
     Late,
     NodeOutcome,
     NodeReport,
@@ -83,14 +84,14 @@ class RedisRunStore:
             SerializationError: the settings allow no format that can hold a value of the channel.
         """
         values = self._values.held_by(run)
-        packed = [
+        made = steps.packed(values, transition, Outcome(), more={"create": {**details, "graph": run.graph}})
+        made.parts["channel"] = [
             part
             for key, value in (channel or {}).items()
             for part in (key, values.pack_entry(value, f"channel key '{key}'"))
         ]
         keys, run_ttl = self._keys, self._lifetimes.run_ttl
-        made = Change(transition, steps.packed(values, transition, Outcome(), {**details, "graph": run.graph}, packed))
-        args, _ = steps.arguments([made], self._lifetimes, self._events)
+        args, _ = steps.arguments([Change(transition, made)], self._lifetimes, self._events)
         look = [run.id, int(min(self._lifetimes.grace, soonest_timer(transition.emissions)) * 1000)]
 
         def queued(pipe: Any) -> None:
@@ -117,11 +118,16 @@ class RedisRunStore:
         [applied] = self.advance(run, [self.change(run, transition, outcome or Outcome())])
         return cast(Applied, applied)
 
-    def change(self, run: RunRef, transition: Transition, outcome: Outcome, holder: str | None = None) -> Change:
-        kept = steps.packed(self._values.held_by(run), transition, outcome)
-        if holder is not None:
-            kept.wire["holder"] = holder
-        return Change(transition, kept)
+    def change(
+        self,
+        run: RunRef,
+        transition: Transition,
+        outcome: Outcome,
+        holder: str | None = None,
+        forms: Forms | None = None,
+    ) -> Change:
+        more = None if holder is None else {"holder": holder}
+        return Change(transition, steps.packed(self._values.held_by(run), transition, outcome, forms, more))
 
     def value(self, change: Change) -> Any:
         [field] = change.kept.parts["value"]

@@ -12,10 +12,10 @@ from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.commands import to_text
 from graflow_celery.core.state import STALE, Applied, Leave, RunStatus, Transition
 from graflow_celery.errors import BlobMissingError, BlobRejectedError, SerializationError
-from graflow_celery.ports import NOTHING, Answer, Asked, Begun, Change, Outcome, RunRef, Step
+from graflow_celery.ports import NOTHING, Answer, Asked, Begun, Change, Forms, Outcome, RunRef, Step
 from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.values import ValueStore
-from graflow_celery.redis_backend.wire import chosen, error_record, packed_value, to_wire
+from graflow_celery.redis_backend.wire import chosen, error_record, of_outcome, packed_value, to_wire
 
 #: Where in the script's arguments those begin that steps refer to.
 FIRST = 9
@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Packed:
-    """A transition as JSON will have it, and what of it is bytes: by the field that will say where it is."""
+    """A transition as a JSON object without its closing brace, and what of it is bytes: by the field that will say
+    where it is."""
 
-    wire: dict[str, Any]
+    text: str
     parts: dict[str, list[str | bytes]] = field(default_factory=dict)
 
 
@@ -36,15 +37,27 @@ def packed(
     values: ValueStore,
     transition: Transition,
     outcome: Outcome,
-    create: Mapping[str, str | int] | None = None,
-    channel: Sequence[str | bytes] = (),
+    forms: Forms | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Packed:
-    """A transition with its outcome. ``create`` makes the run, with these fields; ``channel``: keys and values of it.
+    """A transition with its outcome.
+
+    Args:
+        forms: where the form of this transition is kept that is the same for each outcome.
+        more: further fields that the script is told.
 
     Raises:
         SerializationError: the outcome cannot be stored.
     """
-    made = Packed(to_wire(transition, outcome, create))
+    text = None if forms is None else forms.get(transition.event)
+    if text is None:
+        text = _encode(to_wire(transition))[:-1]
+        if forms is not None:
+            forms[transition.event] = text
+    told = of_outcome(outcome)
+    if more:
+        told |= more
+    made = Packed(f"{text},{_encode(told)[1:-1]}" if told else text)
     if outcome.value is not NOTHING:
         made.parts["value"] = [packed_value(values, outcome.value, f"result of task '{transition.node}'")]
     if outcome.error is not None:
@@ -54,28 +67,26 @@ def packed(
         made.parts["given"] = [packed_value(values, outcome.input, what)]
     if outcome.feedback is not None:
         made.parts["asked"] = [outcome.feedback.id, json.dumps(asdict(outcome.feedback))]
-    if channel:
-        made.parts["channel"] = list(channel)
     return made
 
 
 def arguments(steps: Sequence[Step], lifetimes: Lifetimes, events: bool) -> tuple[list[Any], list[str]]:
     """The script's arguments for some steps, and the names whose values it looks up."""
     parts: list[str | bytes] = []
-    told: list[dict[str, Any]] = []
+    texts: list[str] = []
     names: dict[str, None] = {}
     holder = ""
     for step in steps:
         if isinstance(step, Asked):
-            told.append(_asked(step))
+            texts.append(_asked(step))
             names |= dict.fromkeys(step.names)
             holder = step.attempt.holder or step.attempt.worker
-        else:
-            wire = step.kept.wire
-            for name, found in step.kept.parts.items():
-                wire = {**wire, name: FIRST + len(parts)}
-                parts += found
-            told.append(wire)
+            continue
+        text = step.kept.text
+        for name, found in step.kept.parts.items():
+            text = f'{text},"{name}":{FIRST + len(parts)}'
+            parts += found
+        texts.append(text + "}")
     return [
         int(lifetimes.grace * 1000),
         lifetimes.run_ttl,
@@ -83,13 +94,23 @@ def arguments(steps: Sequence[Step], lifetimes: Lifetimes, events: bool) -> tupl
         int(lifetimes.patience * 1000),
         "1" if events else "",
         holder,
-        _encode(told),
+        f"[{','.join(texts)}]",
         _encode(list(names)),
         *parts,
     ], list(names)
 
 
-def _asked(step: Asked) -> dict[str, Any]:
+def _asked(step: Asked) -> str:
+    if step.forms is None:
+        return _encode(_question(step))
+    key = (step.reached, step.renews, step.answers is None)
+    text = step.forms.get(key)
+    if text is None:
+        text = step.forms[key] = _encode(_question(step))
+    return text
+
+
+def _question(step: Asked) -> dict[str, Any]:
     attempt = step.attempt
     wire: dict[str, Any] = {"begin": attempt.node, "attempt": attempt.number}
     node = node_of(attempt.node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from graflow_celery.codec.exceptions import encode_exception
@@ -19,8 +19,8 @@ from graflow_celery.redis_backend.values import ValueStore
 _MARK = "\x00"
 
 
-def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str | int] | None) -> dict[str, Any]:
-    """What the script is told of a transition, without what is empty; ``create`` makes the run, with these fields."""
+def to_wire(transition: Transition) -> dict[str, Any]:
+    """What the script is told of a transition, without what is empty and what the outcome tells."""
     wire: dict[str, Any] = {
         "event": transition.event,
         "attempt": transition.attempt,
@@ -58,9 +58,9 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
         wire["pauses" if transition.pauses else "resumes"] = True
     if transition.ends is not None:
         wire["ends"] = transition.ends.value
-    if create is not None:
-        wire["create"] = dict(create)
-    return wire | _told(transition, outcome)
+    if transition.items is not None:
+        wire["items"] = transition.items
+    return wire
 
 
 def _arrival(arrival: Arrival) -> list[Any]:
@@ -68,9 +68,9 @@ def _arrival(arrival: Arrival) -> list[Any]:
     return [arrival.key, arrival.needs, int(arrival.live), arrival.quorum, then, otherwise]
 
 
-def _told(transition: Transition, outcome: Outcome) -> dict[str, Any]:
+def of_outcome(outcome: Outcome) -> dict[str, Any]:
     """What goes into the run's events alone."""
-    told: dict[str, Any] = {} if transition.items is None else {"items": transition.items}
+    told: dict[str, Any] = {}
     if outcome.reported:
         told["reported"] = True
     if outcome.worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -49,42 +50,42 @@ class Variation:
         return HOLDERS[HOLDERS.index(step.worker) - 1] if self.other else step.worker
 
 
-variations = st.builds(Variation, st.booleans(), st.booleans(), st.booleans(), st.booleans())
-extras = st.lists(st.tuples(st.integers(0, 3), variations), max_size=30)
+def varied(rolls: random.Random) -> Variation:
+    return Variation(*(rolls.random() < 0.5 for _ in range(4)))
+
+
 cuts = st.lists(st.integers(1, 12), min_size=1, max_size=30)
 
 
 class Log:
     """The steps of a random run, and of each the steps that are tried besides."""
 
-    def __init__(self, workflow: Workflow, seed: int, more: Sequence[tuple[int, Variation]]) -> None:
+    def __init__(self, workflow: Workflow, seed: int) -> None:
         self.steps: list[tuple[Step, Variation]] = []
-        driver = Driver(build(workflow), workflow, seed, lambda *_: None)
+        driver, rolls = Driver(build(workflow), workflow, seed, lambda *_: None), random.Random(seed)
         driver.run()
-        waiting = list(more)
         for step in driver.log:
             if not isinstance(step, Begin):
                 self.steps.append((step, Variation()))
                 continue
-            gap, varied = waiting.pop(0) if waiting else (0, Variation())
-            if gap == 1:  # before it has leave
-                self.steps.append((step, varied))
-            self.steps.append((step, Variation(answers=varied.answers, reached=False)))
-            if gap >= 2:  # when it has
-                self.steps.append((step, varied))
+            if rolls.random() < 0.3:  # before it has leave
+                self.steps.append((step, varied(rolls)))
+            self.steps.append((step, Variation(answers=rolls.random() < 0.5)))
+            if rolls.random() < 0.3:  # when it has
+                self.steps.append((step, varied(rolls)))
 
     def expected(self) -> tuple[RunState, list[Leave | Applied | None]]:
         """What memory comes to, one step at a time."""
         state = RunState()
         said: list[Leave | Applied | None] = []
-        for step, varied in self.steps:
+        for step, variation in self.steps:
             if isinstance(step, Begin):
-                asked = varied.of(step)
+                asked = variation.of(step)
                 said.append(
                     state.begin(
                         step.node,
                         step.attempt,
-                        varied.worker(step),
+                        variation.worker(step),
                         step.scopes,
                         step.graph,
                         **asked,  # type: ignore[arg-type]
@@ -114,14 +115,14 @@ class Sliced(Twin):
         """As many of them as one holder takes together."""
         part: list[StoreStep] = []
         holder = ""
-        for step, varied in steps:
+        for step, variation in steps:
             if isinstance(step, Begin):
-                worker = varied.worker(step)
+                worker = variation.worker(step)
                 if holder not in ("", worker):
                     break
                 holder = worker
                 attempt = Attempt(self.run, step.plan, step.node, step.attempt, worker, worker)
-                part.append(Asked(attempt, step.scopes, (), **varied.of(step)))  # type: ignore[arg-type]
+                part.append(Asked(attempt, step.scopes, (), **variation.of(step)))  # type: ignore[arg-type]
             else:
                 part.append(self.store.change(self.run, step, Outcome()))
         return part
@@ -149,11 +150,11 @@ def plain(answer: Answer) -> Leave | Applied | None:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(workflows(timeouts=True), st.integers(0, 2**32), extras, cuts)
+@given(workflows(timeouts=True), st.integers(0, 2**32), cuts)
 def test_steps_that_are_taken_together_come_to_what_they_come_to_one_at_a_time(
-    runtime: Runtime, workflow: Workflow, seed: int, more: list[tuple[int, Variation]], sizes: list[int]
+    runtime: Runtime, workflow: Workflow, seed: int, sizes: list[int]
 ) -> None:
-    log = Log(workflow, seed, more)
+    log = Log(workflow, seed)
     state, expected = log.expected()
     together, single = Sliced(runtime), Sliced(runtime)
     assert together.take(log, sizes) == expected

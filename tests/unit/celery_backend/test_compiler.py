@@ -101,7 +101,7 @@ def test_what_completes_no_member_of_a_group_is_part_of_no_chord(plan: Plan, nod
 
 def test_no_message_carries_a_body(plan: Plan) -> None:
     """Celery would count its parts, by message and with no fence."""
-    commands = [OpenGroup("outer"), OpenGroup("inner"), CloseBarrier("inner")]
+    commands: list[Command] = [OpenGroup("outer"), OpenGroup("inner"), CloseBarrier("inner")]
     messages = compile_commands(RUN, plan, commands, in_threes)
     assert not any("chord" in message.options for message in messages)
 

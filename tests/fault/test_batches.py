@@ -39,7 +39,7 @@ SOON = 5.0
 def quick(context: TaskExecutionContext, gate: str) -> str:
     """Notes that it ran, and takes next to no time."""
     note(context, gate)
-    return f"{context.task_id}-{context.attempt}"
+    return context.task_id
 
 
 def poisonous(context: TaskExecutionContext, gate: str) -> str:
@@ -88,14 +88,20 @@ def batch(gate: Gate, number: int, odd: TaskWrapper) -> WorkflowContext:
     return wf
 
 
-def ran_once(run: Run, *nodes: str) -> None:
-    """Each of these has begun once, and ended once."""
-    for name in ("node_started", "node_succeeded"):
-        assert sorted(str(event["node"]) for event in events(run, name) if event["node"] in nodes) == sorted(nodes)
+def ran_once(run: Run, gate: Gate, *nodes: str) -> None:
+    """The code of each of these was called once, and its end counts once. Leave may have been given back unused."""
+    assert sorted(begun.node for begun in gate.begun() if begun.node in nodes) == sorted(nodes)
+    counted_once(run, *nodes)
 
 
-def results(run: Run, **others: str) -> dict[str, str]:
-    return {name: others.get(name, f"{name}-1") for name in names()}
+def counted_once(run: Run, *nodes: str) -> None:
+    """Each of these has succeeded once."""
+    ended = [str(event["node"]) for event in events(run, "node_succeeded")]
+    assert sorted(node for node in ended if node in nodes) == sorted(nodes)
+
+
+def results(**others: str) -> dict[str, str]:
+    return {name: others.get(name, name) for name in names()}
 
 
 def test_all_members_of_a_batch_run_in_one_process(two: Stand, gate: Gate) -> None:
@@ -107,8 +113,8 @@ def test_all_members_of_a_batch_run_in_one_process(two: Stand, gate: Gate) -> No
             path.unlink()
         run = two.submit(batch(gate, 0, gate.task("m0", quick, batch=SIZE)))
         assert run.wait(timeout=30) is RunStatus.SUCCEEDED
-        assert run.result() == results(run)
-        ran_once(run, *names())
+        assert run.result() == results()
+        ran_once(run, gate, *names())
         processes.append(len({begun.pid for begun in gate.begun()}))
 
 
@@ -122,8 +128,8 @@ def test_a_child_that_is_killed_in_a_batch_costs_the_running_member_alone(two: S
     gate.open()
     assert run.wait(timeout=30) is RunStatus.SUCCEEDED
     assert again.at - killed < SOON
-    assert run.result() == results(run, m25="m25-2")
-    ran_once(run, *names(without=25))
+    assert run.result() == results(m25="m25-2")
+    ran_once(run, gate, *names(without=25))
     assert [event["node"] for event in events(run, "node_lost")] == ["m25"]
     assert _losses(run) == {"m25": 1}
 
@@ -144,9 +150,8 @@ def test_a_child_that_is_killed_before_its_neighbours_are_relieved_runs_no_commi
     )
     gate.open()
     assert run.wait(timeout=30) is RunStatus.SUCCEEDED
-    ran_once(run, *committed)
-    ended = [str(event["node"]) for event in events(run, "node_succeeded")]
-    assert sorted(ended) == sorted(names()), "each counts once"
+    ran_once(run, gate, *committed)
+    counted_once(run, *names())
 
 
 def test_a_worker_that_is_killed_in_a_batch_has_its_members_run_elsewhere(two: Stand, gate: Gate) -> None:
@@ -162,8 +167,7 @@ def test_a_worker_that_is_killed_in_a_batch_has_its_members_run_elsewhere(two: S
     assert run.wait(timeout=30) is RunStatus.SUCCEEDED
     assert again.at - killed < SOON + two.settings.heartbeat_timeout
     assert run.result("m25") == "m25-2"
-    ended = [str(event["node"]) for event in events(run, "node_succeeded")]
-    assert sorted(ended) == sorted(names()), "each counts once"
+    counted_once(run, *names())
     assert set(_losses(run)) >= {"m25"}
 
 
@@ -180,7 +184,7 @@ def test_a_slow_member_keeps_no_neighbour_waiting(two: Stand, gate: Gate) -> Non
     assert report.state == "running"
     gate.open()
     assert run.wait(timeout=30) is RunStatus.SUCCEEDED
-    ran_once(run, *names())
+    ran_once(run, gate, *names())
     began = events(run, "node_started", "m10")[0]["at"]
     waited = max(event["at"] for event in events(run, "node_succeeded") if event["node"] != "m10") - began
     assert waited < 2.0
@@ -202,8 +206,8 @@ def test_a_member_that_fails_in_a_batch_is_tried_again_alone(two: Stand, gate: G
     policy = RetryPolicy(max_retries=1, initial_interval=0.0)
     run = two.submit(batch(gate, 25, gate.task("m25", hesitant, batch=SIZE, retry=policy)))
     assert run.wait(timeout=30) is RunStatus.SUCCEEDED
-    assert run.result() == results(run, m25="m25-2")
-    ran_once(run, *names(without=25))
+    assert run.result() == results(m25="m25-2")
+    ran_once(run, gate, *names(without=25))
     assert len(events(run, "node_retried", "m25")) == 1
 
 
@@ -269,9 +273,9 @@ def test_a_worker_that_shuts_down_warmly_leaves_a_long_chain_to_another(two: Sta
     two.take(other)
     at = time.monotonic()
     victim.kill(signal.SIGTERM)
-    wait_until(lambda: not victim.process.running, timeout=10, description="the worker to end")
-    took = time.monotonic() - at
     assert run.wait(timeout=30) is RunStatus.SUCCEEDED
-    assert took < 4.0, "it did not see the chain through"
-    ran_once(run, *(f"l{number}" for number in range(60)))
-    assert len({begun.pid for begun in gate.begun()}) >= 2
+    ran_once(run, gate, *(f"l{number}" for number in range(60)))
+    processes = {begun.pid for begun in gate.begun() if begun.at < at}
+    assert max(begun.at for begun in gate.begun() if begun.pid in processes) - at < 1.5, "it saw the chain through"
+    assert len({begun.pid for begun in gate.begun()} - processes) > 0
+    assert victim.process.wait(20) is not None

@@ -109,14 +109,14 @@ class NodeRequest(Request):
             super().on_failure(exc_info, send_failed_event, return_ok)
             return
         state.task_ready(self)
-        reach(Point.CHILD_DIED, self.opening.node)
         cause, current = f"its process {self.worker_pid} on {self.hostname} died", self.current
+        reach(Point.CHILD_DIED, (current or self.opening).node)
         for held in self.held:
             with told():
                 # What was loaded before anything ran is at fault too.
                 at_fault = held == current or (current is None and held == self.opening)
                 self.task.runtime().lose(held, self.holder, cause, at_fault=at_fault)
-        reach(Point.CHILD_REPLACED, self.opening.node)
+        reach(Point.CHILD_REPLACED, (current or self.opening).node)
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)

@@ -324,12 +324,15 @@ class ProgressModel:
 
     def _open(self, node: NodeProgress, at: float) -> None:
         """With a group, its first nodes are on their way, and groups among them are open."""
-        for entry in self.specs[node.id].entries if node.is_group else ():
-            inner = self.nodes[entry]
-            if inner.state == WAITING:
-                inner.state = RUNNING if inner.is_group else QUEUED
-                inner.started = at if inner.is_group else None
-                self._open(inner, at)
+        pending = [node]
+        while pending:
+            group = pending.pop()
+            for entry in self.specs[group.id].entries if group.is_group else ():
+                inner = self.nodes[entry]
+                if inner.state == WAITING:
+                    inner.state = RUNNING if inner.is_group else QUEUED
+                    inner.started = at if inner.is_group else None
+                    pending.append(inner)
 
     def _ended(self, node: NodeProgress, at: float) -> None:
         if node.state == FAILED and not node.is_group:
@@ -377,10 +380,10 @@ class ProgressModel:
 def steps(plan: Plan) -> list[str]:
     """The nodes that are in no group, each after those it waits for. A plan out of the store has lost its order."""
     waiting = {node.id: node.needs for node in plan.nodes.values() if node.group is None}
-    ready = [plan.start]
+    ready = deque([plan.start])
     ordered: dict[str, None] = {}
     while ready:
-        name = ready.pop(0)
+        name = ready.popleft()
         ordered[name] = None
         for successor in plan[name].successors:
             waiting[successor] -= 1

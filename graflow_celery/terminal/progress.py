@@ -213,13 +213,15 @@ class ProgressModel:
         spec = self._spec(node.id)
         return None if spec is None else spec.group
 
-    def _add(self, plan: Plan) -> None:
-        for spec in plan.nodes.values():
-            if spec.id not in self.nodes:
-                self.specs[spec.id] = spec
-                self.nodes[spec.id] = NodeProgress(
-                    spec.id, members=len(spec.exits), is_group=spec.is_group, mapped=spec.map is not None
-                )
+    def _add(self, plan: Plan) -> list[str]:
+        """Takes a plan's nodes in; returns the ids of those that were not known."""
+        new = [spec for spec in plan.own.values() if spec.id not in self.nodes]
+        for spec in new:
+            self.specs[spec.id] = spec
+            self.nodes[spec.id] = NodeProgress(
+                spec.id, members=len(spec.exits), is_group=spec.is_group, mapped=spec.map is not None
+            )
+        return [spec.id for spec in new]
 
     def _extend(self, graph: str, key: str) -> None:
         """Takes in the tasks that an attempt added, when the first event tells of one."""
@@ -228,9 +230,7 @@ class ProgressModel:
         plan = self.plan_for(graph)
         if plan is None:
             return
-        known = set(self.nodes)
-        self._add(plan)
-        for name in (name for name in self.nodes if name not in known):
+        for name in self._add(plan):
             owner = self.specs[name].owner
             if owner is None:
                 continue

@@ -74,12 +74,8 @@ def crowd(settings: Settings, count: int) -> Crowd:
     ended = [run.status for run in (runs[0], runs[-1])]
     assert {str(status) for status in ended} == {"succeeded"}, ended
     client.close()
-    return Crowd(
-        count,
-        submitted,
-        took,
-        *(int(b - a) if index else b - a for index, (a, b) in enumerate(zip(before, after, strict=True))),
-    )
+    cpu, *counts = (b - a for a, b in zip(before, after, strict=True))
+    return Crowd(count, submitted, took, cpu, *map(int, counts))
 
 
 def _facts(client: Any) -> tuple[float, int, int, int]:
@@ -134,9 +130,9 @@ def tables(crowds: list[Crowd], ticks: list[Tick]) -> list[Table]:
     for heading in ("active", "due: wall", "due: server CPU", "sweep: wall", "sweep: server CPU", "sweep us/run"):
         looks.add_column(heading, justify="right")
     for look in ticks:
-        times = (look.seconds, look.cpu, look.sweep_seconds, look.sweep_cpu)
+        spent = (look.seconds, look.cpu, look.sweep_seconds, look.sweep_cpu)
         looks.add_row(
-            f"{look.active:,}", *(f"{x * 1e3:.2f}" for x in times), f"{look.sweep_seconds / look.active * 1e6:.0f}"
+            f"{look.active:,}", *(f"{x * 1e3:.2f}" for x in spent), f"{look.sweep_seconds / look.active * 1e6:.0f}"
         )
     return [runs, looks]
 

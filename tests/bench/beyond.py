@@ -58,6 +58,7 @@ def _facts(client: Any) -> tuple[float, float, float]:
 
 
 def rows(member: Cost, hop: Cost, runs: Crowd, look: Tick, fleet: Fleet) -> list[Row]:
+    asked = fleet.calls["unserved: of each submit"]
     calls, one = fleet.calls, runs.cpu / runs.count
     beats = min(BUSY / fleet.share, BUSY / fleet.busy_share) * fleet.workers
     return [
@@ -80,7 +81,7 @@ def rows(member: Cost, hop: Cost, runs: Crowd, look: Tick, fleet: Fleet) -> list
         ),
         (
             f"beats of {fleet.workers:,} workers that hold {fleet.held} tasks each",
-            f"{fleet.share:.0%} of a core; {fleet.busy_share:.0%} if every lease changes; {fleet.memory:,.0f} B a worker",
+            f"{fleet.share:.0%} of a core, {fleet.busy_share:.0%} if all leases change; {fleet.memory:,.0f} B a worker",
             "see above",
         ),
         (
@@ -90,10 +91,8 @@ def rows(member: Cost, hop: Cost, runs: Crowd, look: Tick, fleet: Fleet) -> list
         ),
         (
             f"the leases of all {fleet.workers:,} workers, which each submit reads",
-            f"{calls['unserved: of each submit'].cpu * 1e3:.0f} ms, "
-            f"{calls['unserved: of each submit'].bytes_out / 1e6:.0f} MB, "
-            f"{calls['unserved: of each submit'].seconds:.1f} s in the client",
-            f"{BUSY / calls['unserved: of each submit'].cpu:,.0f} submits/s: **the first wall**",
+            f"{asked.cpu * 1e3:.0f} ms, {asked.bytes_out / 1e6:.0f} MB, {asked.seconds:.1f} s in the client",
+            f"{BUSY / asked.cpu:,.0f} submits/s: **the first wall**",
         ),
     ]
 
@@ -108,7 +107,7 @@ def page(found: list[Row], server: str) -> str:
         BEGIN,
         f"Python {platform.python_version()}, server {server}, {os.cpu_count()} cores of {platform.machine()}.",
         "",
-        f"| what | measured: server CPU, commands, memory | worked out: what one server carries at {BUSY:.0%} of a core |",
+        f"| what | measured: server CPU, commands, memory | worked out: one server, {BUSY:.0%} of a core |",
         "| --- | --- | --- |",
         *(f"| {' | '.join(row)} |" for row in found),
         END,

@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-signed check format bench bench-content bench-faults chaos env clean
+.PHONY: help demo test test-signed check format bench bench-content bench-faults bench-scale bench-beyond chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
@@ -21,6 +21,8 @@ help:
 	@echo 'make format  format the code and mend what the linter can mend'
 	@echo 'make bench   throughput, against the same in raw Celery'
 	@echo 'make bench-content  what of graphs and values goes over the wire, against raw Celery (ARGS=...)'
+	@echo 'make bench-scale  time and memory by the size of graphs and runs (ARGS=...)'
+	@echo 'make bench-beyond  what one server carries, into docs/scale.md'
 	@echo 'make chaos   500 workflows while workers, monitors, clients and the server are killed; CHAOS=... options'
 	@echo 'make bench-faults  how fast what dead and hung workers held runs elsewhere (an hour; ARGS=--quick: less)'
 	@echo 'make env     the environment for development, in $(VENV)'
@@ -49,6 +51,12 @@ format: env
 
 bench: env
 	@exec $(BIN)/python -m tests.bench
+
+bench-scale: env
+	@exec $(BIN)/python -m tests.bench.scale $(ARGS)
+
+bench-beyond: env
+	@exec $(BIN)/python -m tests.bench.beyond --write $(ARGS)
 
 chaos: env
 	@exec $(BIN)/python -m tests.fault.chaos --runs 500 $(CHAOS)

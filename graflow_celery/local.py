@@ -302,12 +302,11 @@ class LocalRun:
                 inside_node.reset(token)
             if isinstance(step, Coroutine):
                 self._executor.hold()
-                again = functools.partial(self._advance, here, steps)
-                done = functools.partial(self._come_back, again)
+                done = functools.partial(self._come_back, here, steps)
                 _coroutines().HOST.start(step, node_of(here.node), owner=self.run.id, done=done)
 
-    def _come_back(self, again: Callable[..., None], value: Any, error: BaseException | None) -> None:
-        self._executor.come_back(functools.partial(again, value, error))
+    def _come_back(self, here: Origin, steps: Steps, value: Any, error: BaseException | None) -> None:
+        self._executor.come_back(functools.partial(self._advance, here, steps, value, error))
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> None:
         self.engine.close_barrier(run, plan, group)

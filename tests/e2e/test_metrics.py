@@ -97,7 +97,7 @@ def test_a_monitor_and_flower_tell_the_same_of_all_runs(own_shell: Shell) -> Non
         assert len(ages) == 2
         assert all(0 <= age < 10 for age in ages.values())
         assert found["graflow_queue_workers", "queue=celery"] == 2
-        assert found["graflow_queue_received_total", "queue=celery"] >= 12
+        assert found["graflow_queue_received_total", "queue=celery"] >= 4  # members travel together
         assert found["graflow_content_reads_total", "found=store"] >= 2
         assert found["graflow_content_reads_total", "found=memory"] >= 4
         assert found["graflow_content_bytes_total", "direction=in"] > 500

@@ -90,9 +90,11 @@ def submit(
         run._source = Source.of_graph(runtime, packed, initial_channel or {})
         with patience(SUBMIT_PATIENCE), runtime.client.pipeline(transaction=False) as pipe:
             unserved = runtime.liveness.ask(pipe, plan.queues(runtime.settings.queue))
+            learned = runtime.durations.ask(pipe, packed.kinds.values())
             upload = runtime.content.ask(pipe, packed)
             replies = iter(pipe.execute())
         _check_workers(unserved(replies), require_workers)
+        learned(replies)
         run.uploaded_blobs, run.uploaded_bytes = upload(replies)
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error

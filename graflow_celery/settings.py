@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where runs, content and channels live.")
     broker_url: str = Field(default="", description="Celery's broker; the redis_url if empty.")
     result_backend: str = Field(
-        default="", description="Celery's result backend, which counts chords; the redis_url if empty."
+        default="",
+        description="Celery's result backend; the redis_url if empty. Runs store nothing there: any will do, and "
+        "`disabled://` is none.",
     )
     key_prefix: str = Field(
         default="graflow", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="First part of every key."

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from graflow_celery.errors import ConfigError
 
@@ -31,10 +25,14 @@ CONFIG_FILE_VARIABLE = "GRAFLOW_CELERY_CONFIG"
 SerializerName = Literal["json", "msgpack", "pickle"]
 
 
-class Settings(BaseSettings):
-    """What a client, a worker or a monitor needs to know. Frozen; make one with :func:`load_settings`."""
+class Settings(BaseModel):
+    """What a client, a worker or a monitor needs to know. Frozen; make one with :func:`load_settings`.
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    What is not given comes from the environment, from the file, or is the default. pydantic-settings would read them
+    too, at the cost of 5 MB in every process of every worker.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where runs, content and channels live.")
     broker_url: str = Field(default="", description="Celery's broker; the redis_url if empty.")
@@ -106,13 +104,13 @@ class Settings(BaseSettings):
     shared_cache_bytes: int = Field(
         default=268_435_456, ge=0, description="Bytes of large values that the processes of a worker share."
     )
-    serializers: Annotated[tuple[SerializerName, ...], NoDecode] = Field(
+    serializers: tuple[SerializerName, ...] = Field(
         default=("json", "pickle"), description="Formats that values may take: json, msgpack, pickle."
     )
     secret_key: SecretStr | None = Field(
         default=None, description="Signs content; workers then refuse unsigned content."
     )
-    secret_keys_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    secret_keys_accepted: tuple[SecretStr, ...] = Field(
         default=(), description="Further secrets whose signatures are accepted: old ones, and the one to come."
     )
     code_mismatch: Literal["warn", "error", "ignore"] = Field(
@@ -125,6 +123,9 @@ class Settings(BaseSettings):
     compat: bool = Field(
         default=False, description="Workers run modules that import graflow: the name means this package there."
     )
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{**_of_file(), **_of_environment(type(self).model_fields), **given})
 
     @field_validator("redis_url")
     @classmethod
@@ -179,20 +180,6 @@ class Settings(BaseSettings):
             raise ValueError(f"must be longer than heartbeat_interval ({interval:g} s), or every worker seems missing")
         return value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = os.environ.get(CONFIG_FILE_VARIABLE)
-        if path is None:
-            return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
-
     @property
     def broker(self) -> str:
         """Celery's broker, as Celery spells it."""
@@ -232,6 +219,19 @@ class Settings(BaseSettings):
         shown["broker_url"] = mask_url(self.broker)
         shown["result_backend"] = mask_url(self.backend)
         return shown
+
+
+def _of_file() -> dict[str, Any]:
+    """What the file says, if one is named and there."""
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    return tomllib.loads(Path(path).read_text("utf-8")) if path is not None and Path(path).is_file() else {}
+
+
+def _of_environment(names: Iterable[str]) -> dict[str, str]:
+    """What the environment says of these settings. Large and small letters are the same in a variable's name."""
+    known = {f"{ENV_PREFIX}{name}".upper(): name for name in names}
+    found = {variable.upper(): value for variable, value in os.environ.items()}
+    return {name: found[variable] for variable, name in known.items() if variable in found}
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -7,8 +7,8 @@ repository is a commented example).
 
 from __future__ import annotations
 
+import importlib
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,7 +246,10 @@ _CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
 def _of_file() -> dict[str, Any]:
     """What the file says, if one is named and there."""
     path = os.environ.get(CONFIG_FILE_VARIABLE)
-    return tomllib.loads(Path(path).read_text("utf-8")) if path is not None and Path(path).is_file() else {}
+    if path is None or not Path(path).is_file():
+        return {}
+    found: dict[str, Any] = importlib.import_module("tomllib").loads(Path(path).read_text("utf-8"))
+    return found
 
 
 def _of_environment(names: Iterable[str]) -> dict[str, str]:

@@ -214,12 +214,13 @@ class Run:
             logger.warning("run %s: %s", self.id, record["reason"])
 
     def result(self, node: str | None = None) -> Any:
-        """The result of a node, or the run's last result.
+        """The result of a node, also of one that was added while the run went on, or the run's last result.
 
         Raises:
             Exception: what the failed node raised, its remote traceback as the cause.
             GraflowWorkflowCanceledError: the run was cancelled.
             RunFailedError: the run, or the node, has no result (yet).
+            UnknownNodeError: it has no such node.
         """
         return run_result(self._runtime, self._run) if node is None else node_result(self._runtime, self._run, node)
 

@@ -47,7 +47,12 @@ class Settings:
 
     redis_url: str = field("redis://127.0.0.1:6379/0", "Where runs, content and channels live.", text())
     broker_url: str = field("", "Celery's broker; the redis_url if empty.", text())
-    result_backend: str = field("", "Celery's result backend, which counts chords; the redis_url if empty.", text())
+    result_backend: str = field(
+        "",
+        "Celery's result backend; the redis_url if empty. Runs store nothing there: any will do, and `disabled://` is "
+        "none.",
+        text(),
+    )
     key_prefix: str = field("graflow", "First part of every key.", text(pattern=r"[A-Za-z0-9_.-]+"))
     queue: str = field("celery", "The queue of tasks that name none.", text(least=1))
     heartbeat_interval: float = field(1.0, "Seconds between two beats of a worker.", number(over=0))

@@ -1,8 +1,7 @@
 """A node's message in a worker's main process: what only that process sees is told to the store from here.
 
-Celery counts a chord's part for a message that it ends by itself: one that was revoked, ran past its hard time limit,
-or whose process died. Such an end counts here only if the store's fence lets it, and then the barrier is told directly.
-So these paths see no chord: there is none in the message.
+Celery ends a message by itself that was revoked, ran past its hard time limit, or whose process died. Such an end
+counts only if the store's fence lets it.
 """
 
 from __future__ import annotations
@@ -166,7 +165,7 @@ class NodeRequest(Request):
             plan = here.plan_for(held.run, held.added)
             [retries] = here.store.retries(held.run, [held.node])
             outcome = Outcome(error=error, worker=self.hostname, duration=duration, reported=True)
-            failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random(), counted=False)
+            failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random())
             here.engine.deliver(held.run, plan, failed, outcome)
 
 

@@ -27,7 +27,7 @@ class DispatchNode:
 
 @dataclass(frozen=True, slots=True)
 class OpenGroup:
-    """Send the tasks that a parallel group starts with, its chord announced; of a mapped task: count its items first.
+    """Send the tasks that a parallel group starts with; of a mapped task: count its items first.
 
     Groups that it starts with have commands of their own.
     """

@@ -18,8 +18,9 @@
 --          reported: somebody else says so than the process that ran the attempt,
 --          value, error, given: where in ARGV they are: of the result, of the error, of the next attempt's input,
 --          asked: where a feedback record's id is, and after it the record
---          arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
---          emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph, members], ...]
+--          arrivals  [[key, needs, live, [emission, ...], [emission, ...]], ...]: what is queued if one of them was
+--                    live, and if none was; one of them is left out where it cannot be
+--          emissions [[command, weight, delay (ms), reenters, event, node, attempt, graph, members], ...]
 --          draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
 --                    attempt]
 --          first     the number of first attempts where it was decided: what dates from before a retry is stale
@@ -29,8 +30,8 @@
 --       9... what steps refer to
 -- Returns a list: for each step that asks for leave {1, retries, cycle, input or false, steps left or -1};
 -- {2, max_steps}: the run has taken all of its steps; {0, status or ''}: the attempt is stale; for each transition
--- {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}, at the run's end with the
--- number of blobs that are to be let go of as its last item; then, if leave was given, the value of each name or false.
+-- {1, status, ended nodes, command, command, ...} or {0, status or ''}, at the run's end with the number of blobs that
+-- are to be let go of as its last item; then, if leave was given, the value of each name or false.
 
 local grace, run_ttl, result_ttl, patience = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local steps, names = cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
@@ -230,7 +231,7 @@ end
 -- The fence, and the change of the node's own state. Returns false if the transition is stale.
 local function change_node(t)
   local first = first_attempt()
-  if t.first ~= first or is_closed(t.scopes) then
+  if (t.first or 1) ~= first or is_closed(t.scopes) then
     return false
   end
   local present = get(nodes, t.node)
@@ -251,8 +252,8 @@ local function change_node(t)
     return false
   end
   if t.becomes then
-    local text = table.concat({ t.becomes, t.next > 0 and t.next or t.attempt,
-      t.becomes ~= 'queued' and t.worker or '', started, took, losses + t.losses, retries + t.retries, cycle, graph }, '|')
+    local text = table.concat({ t.becomes, t.next or t.attempt, t.becomes ~= 'queued' and t.worker or '', started, took,
+      losses + (t.losses or 0), retries + (t.retries or 0), cycle, graph }, '|')
     put(nodes, t.node, text)
     if t.mirror then
       put(nodes, t.mirror, text)
@@ -283,16 +284,27 @@ local function change_node(t)
   if t.asked then
     put(feedback, ARGV[t.asked], ARGV[t.asked + 1])
   end
-  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '', 'reason',
-    t.reason or '', 'request', t.asked and ARGV[t.asked] or '' }
-  if took > 0 or (t.worker or '') ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'duration', took
+  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt }
+  local function tell(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if t.worker then
+    tell('worker', t.worker)
+  end
+  if took > 0 or t.worker then
+    tell('duration', took)
+  end
+  if t.reason then
+    tell('reason', t.reason)
+  end
+  if t.asked then
+    tell('request', ARGV[t.asked])
   end
   if t.items then
-    fields[#fields + 1], fields[#fields + 2] = 'count', t.items
+    tell('count', t.items)
   end
   if t.reported then
-    fields[#fields + 1], fields[#fields + 2] = 'reported', '1'
+    tell('reported', '1')
   end
   record(unpack(fields))
   return true
@@ -305,14 +317,13 @@ local function arrive(t)
     emissions[#emissions + 1] = emission
   end
   for _, arrival in ipairs(t.arrivals or NONE) do
-    local key, needs, quorum = arrival[1], arrival[2], arrival[4]
+    local key, needs = arrival[1], arrival[2]
     local arrived, live = add(joins, key, 1), add(joins, key .. '\0', arrival[3])
     if needs == 0 then
       needs = tonumber(get(joins, '\0n:' .. key) or 0)
     end
     if arrived == needs then
-      local enough = quorum > 0 and quorum or needs
-      for _, emission in ipairs(live >= enough and arrival[5] or arrival[6]) do
+      for _, emission in ipairs(live > 0 and arrival[4] or arrival[5] or NONE) do
         emissions[#emissions + 1] = emission
       end
     end
@@ -329,7 +340,7 @@ local function arrive(t)
     end
     if number < most then
       put(joins, cursor, number + 1)
-      emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, 0, '', 'node_queued',
+      emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, '', 'node_queued',
         t.draw[5] .. number .. t.draw[6], t.draw[8], t.draw[7] }
     end
   end
@@ -347,7 +358,7 @@ local function cycle_of(reenters)
 end
 
 local function queue(emission, ends)
-  local command, _, _, delay, reenters, event, node, attempt, graph, members = unpack(emission)
+  local command, _, delay, reenters, event, node, attempt, graph, members = unpack(emission)
   -- What is sent at once, or with a countdown, is due when it should have been; a timer is due at its time.
   enlist(outbox, command, now + delay + ((delay == 0 or event ~= '') and grace or 0))
   if event == '' then
@@ -449,11 +460,10 @@ local function apply(t)
     end
   end
   local emissions, reply = arrive(t), { 1, status, 0 }
-  local weight = 0 - t.consumes
+  local weight = 0 - (t.consumes or 0)
   for _, emission in ipairs(emissions) do
     weight = weight + emission[2]
     reply[#reply + 1] = emission[1]
-    reply[#reply + 1] = emission[3]
     queue(emission, t.ends)
   end
   set_status(t, weight == 0 and tonumber(get(meta, 'outstanding')) or add(meta, 'outstanding', weight))

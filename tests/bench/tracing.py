@@ -22,7 +22,7 @@ from graflow_celery import WorkflowContext
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.testing import embedded_cluster
 from graflow_celery.tracing import OpenTelemetryTracer
-from tests.bench.workflows import fan_out
+from tests.bench.speed.flows import fan_out
 
 MEMBERS = 1000
 #: Seconds in which spans go out.

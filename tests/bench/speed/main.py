@@ -24,8 +24,8 @@ from tests.bench.table import facts, markdown, shown
 Measured = Callable[[], list[Row]]
 
 DESCRIPTION = f"""\
-How fast the engine is beside raw Celery: each row does the same work on both, by turns, {PROCESSES} worker processes and
-a server for each side, which run all the time. A figure is the median of the ratios of the rounds; a verdict says
+How fast the engine is beside raw Celery: each row does the same work on both, by turns. A side has {PROCESSES} worker
+processes and a server, which run all the time. A figure is the median of the ratios of the rounds; a verdict says
 whether it meets its bar. Exit status 1: a bar is missed. Seconds are those of this machine, and noisy; counts are the
 server's, without what an idle period of the same length costs."""
 
@@ -90,12 +90,12 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(bench: Bench, chosen: argparse.Namespace, say: Callable[[str], None]) -> list[Row]:
     rows: list[Row] = []
-    for name, measured in chosen_figures(bench, chosen.peers, chosen.peers_home, chosen.only).items():
+    for measured in chosen_figures(bench, chosen.peers, chosen.peers_home, chosen.only).values():
         found = measured()
         rows += found
         for row in found:
             bar = f" ({row.bar}: {row.verdict})" if row.bar else ""
-            say(f"{name}: {row.figure or row.verdict + ', ' + row.note}{bar}; load {row.load:.1f}")
+            say(f"{row.name}: {row.figure or row.note}{bar}; load {row.load:.1f}")
     return rows
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from graflow_celery import WorkflowContext
 from graflow_celery.embedded.process import GuardedProcess
@@ -60,13 +61,11 @@ def interpreter(name: str, home: Path) -> Path | None:
 @contextmanager
 def started(name: str, python: Path, redis_url: str) -> Iterator[Rival]:
     """A peer, for the time of the block. ``redis_url``: for the one that uses it."""
-    scratch = ScratchDirectory()
-    address = str(scratch.make() / "line.sock")
-    command = [str(python), str(DRIVERS / f"{name}_driver.py"), address, redis_url]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    with Listener(address, "AF_UNIX") as listener, running(name, [command], scratch, env, GRACE) as processes:
+    with TemporaryDirectory() as home, Listener(f"{home}/line.sock", "AF_UNIX") as listener:
         listening = listener._listener._socket  # type: ignore[attr-defined]  # It has no accept with a timeout.
         listening.settimeout(0.5)
+        command = [str(python), str(DRIVERS / f"{name}_driver.py"), f"{home}/line.sock", redis_url]
         lines: list[Connection] = []
 
         def ready() -> bool:
@@ -76,10 +75,11 @@ def started(name: str, python: Path, redis_url: str) -> Iterator[Rival]:
                 return False
             return True
 
-        wait_ready(processes, ready)
-        with lines[0] as line:
-            assert line.recv() == "ready"
-            yield Rival(processes[0], line)
+        with running(name, [command], ScratchDirectory(), env, GRACE) as processes:
+            wait_ready(processes, ready)
+            with lines[0] as line:
+                assert line.recv() == "ready"
+                yield Rival(processes[0], line)
 
 
 def rows(bench: Bench, name: str, home: Path) -> list[Row]:

@@ -123,7 +123,9 @@ class Stage:
         known = {key: value for key, value in wished.items() if key in Settings.model_fields}
         lacks = tuple(sorted(wished.keys() - known.keys()))
         cluster = EmbeddedCluster(workers=1, concurrency=PROCESSES, loglevel="WARNING", **known)
-        return Ours(self._running.enter_context(cluster), name, self._idle, lacks)
+        self._running.callback(cluster.stop, grace=0.0)  # Nothing of it is needed any more.
+        cluster.start()
+        return Ours(cluster, name, self._idle, lacks)
 
 
 @contextmanager

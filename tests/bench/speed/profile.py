@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -18,15 +19,16 @@ from rich.table import Table
 
 from graflow_celery import WorkflowContext
 from tests.bench.speed import flows
-from tests.bench.speed.counts import Counts
 from tests.bench.speed.races import Bench, running
 from tests.bench.speed.report import Row, commands_table, times
 from tests.bench.speed.stacks import Profile, profiles
 from tests.bench.speed.stage import Ours
 
-RATE = 200
-TOP = 18
-KINDS = ("client", "worker's main process", "pool processes")
+RATE = 100
+TOP = 20
+#: A function that more of the samples than this are inside of says nothing.
+EVERYWHERE = 0.9
+CLIENT, MAIN, POOL, WATCH = "client", "worker's main process", "pool processes", "death watch"
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,23 @@ def _look_at(subject: Subject, rounds: int, program: str, report: Path, console:
     console.print(f"{subject.name}: {times(plain)} a round; processor time of a round, in ms:")
     console.print(", ".join(f"{kind} {1000 * seconds / rounds:.0f}" for kind, seconds in used.items()))
     console.print(commands_table(Row(subject.name, subject.name, "", None, units=subject.units, ours=plain)))
-    files = {"client": report / f"{subject.name}-client.txt", "workers": report / f"{subject.name}-workers.txt"}
-    pids = {"client": os.getpid(), "workers": subject.side.processes()[0]}
-    recorded: list[Counts] = []
-    with _recording(program, pids["client"], files["client"]), _recording(program, pids["workers"], files["workers"]):
-        recorded += [go() for _ in range(rounds)]
-    console.print(f"{subject.name} while it was recorded: {times(recorded)} a round; the samples are in {report}/")
-    main_process = f"process {pids['workers']}:"
-    kinds = {"client": lambda _: KINDS[0], "workers": lambda frame: KINDS[1 if frame.startswith(main_process) else 2]}
-    for name, file in files.items():
+    main_process = subject.side.processes()[0]
+    for name, pid in (("client", os.getpid()), ("workers", main_process)):  # By turns: each slows what it looks at.
+        file = report / f"{subject.name}-{name}.txt"
+        with _recording(program, pid, file, children=name == "workers"):
+            recorded = [go() for _ in range(rounds)]
+        console.print(f"{subject.name}, the {name} recorded into {file}: {times(recorded)} a round")
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        for kind, found in profiles(lines, kinds[name]).items():
+        for kind, found in profiles(lines, partial(_kind, main_process)).items():
             console.print(_table(f"{subject.name}: {kind}", found))
+
+
+def _kind(main_process: int, frame: str) -> str:
+    if not frame:
+        return CLIENT
+    if frame.startswith(f"process {main_process}:"):
+        return MAIN
+    return WATCH if "vigil" in frame else POOL
 
 
 def _processor(side: Ours) -> dict[str, float]:
@@ -92,9 +99,9 @@ def _processor(side: Ours) -> dict[str, float]:
     main_process, *others = side.processes()
     cpu = side.server.info("cpu")
     return {
-        KINDS[0]: _seconds([os.getpid()]),
-        KINDS[1]: _seconds([main_process]),
-        KINDS[2]: _seconds(others),
+        CLIENT: _seconds([os.getpid()]),
+        MAIN: _seconds([main_process]),
+        f"{POOL} and {WATCH}": _seconds(others),
         "server": float(cpu["used_cpu_sys"]) + float(cpu["used_cpu_user"]),
     }
 
@@ -105,10 +112,10 @@ def _seconds(pids: Sequence[int]) -> float:
 
 
 @contextmanager
-def _recording(program: str, pid: int, file: Path) -> Iterator[None]:
-    """Samples a process and what it starts, for the time of the block."""
-    command = [program, "record", "--pid", str(pid), "--subprocesses", "--format", "raw", "--rate", str(RATE)]
-    command += ["--duration", "unlimited", "--output", str(file)]
+def _recording(program: str, pid: int, file: Path, *, children: bool) -> Iterator[None]:
+    """Samples a process, and those that it started too, for the time of the block."""
+    command = [program, "record", "--pid", str(pid), "--nonblocking", "--format", "raw", "--rate", str(RATE)]
+    command += ["--duration", "unlimited", "--output", str(file), *(["--subprocesses"] if children else [])]
     file.unlink(missing_ok=True)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -121,7 +128,8 @@ def _table(title: str, found: Profile) -> Table:
     table = Table(title=f"{title}: {found.samples / RATE:.2f} s on a processor")
     for heading in ("% own", "function", "% with what it calls", "function"):
         table.add_column(heading, justify="right" if heading.startswith("%") else "left")
-    pairs = zip(found.own.most_common(TOP), found.total.most_common(TOP), strict=False)
+    inside = [(name, count) for name, count in found.total.most_common() if count < EVERYWHERE * found.samples]
+    pairs = zip(found.own.most_common(TOP), inside[:TOP], strict=False)
     for (own, own_count), (total, total_count) in pairs:
         shares = [f"{100 * count / found.samples:.1f}" for count in (own_count, total_count)]
         table.add_row(shares[0], own, shares[1], total)

@@ -91,10 +91,11 @@ def counted(ours: Sequence[Counts], theirs: Sequence[Counts], units: int, unit: 
 
 def commands_table(row: Row) -> Table:
     """The commands that both sides ask for most, for each unit of a row."""
-    sides = [_by_command(rounds, row.units) for rounds in (row.ours, row.theirs)]
+    sides = [_by_command(rounds, row.units) for rounds in (row.ours, row.theirs) if rounds]
     table = Table(title=f"{row.work}: calls a unit, without those of an idle period")
-    for heading in ("ours", "calls", row.against, "calls"):
-        table.add_column(heading, justify="right" if heading == "calls" else "left")
+    for heading in ("ours", row.against)[: len(sides)]:
+        table.add_column(heading)
+        table.add_column("calls", justify="right")
     for number in range(MOST_COMMANDS):
         cells: list[str] = []
         for side in sides:

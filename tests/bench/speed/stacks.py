@@ -26,7 +26,8 @@ def profiles(lines: Iterable[str], kind: Callable[[str], str]) -> dict[str, Prof
 
     Args:
         lines: ``frame;frame;frame COUNT``, the outermost first, as ``py-spy record --format raw`` writes them.
-        kind: of a process, by its frame (``process PID:"COMMAND"``); of the empty text where there is none.
+        kind: of a process, by its frame (``process PID:"COMMAND"``), which follows those of the processes that started
+            it; of the empty text where there is none.
     """
     found: dict[str, Profile] = {}
     for line in lines:
@@ -34,10 +35,10 @@ def profiles(lines: Iterable[str], kind: Callable[[str], str]) -> dict[str, Prof
         if not stack:
             continue
         frames = stack.split(";")
-        process = next((frame for frame in frames if frame.startswith("process ")), "")
+        process = [frame for frame in frames if frame.startswith("process ")]
         functions = [_function(frame) for frame in frames if not frame.startswith(("process ", "thread "))]
         if functions:
-            found.setdefault(kind(process), Profile()).add(functions, int(count))
+            found.setdefault(kind(process[-1] if process else ""), Profile()).add(functions, int(count))
     return found
 
 

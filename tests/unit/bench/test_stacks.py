@@ -5,7 +5,7 @@ from tests.bench.speed.stacks import profiles
 LINES = """\
 process 7:"celery worker";thread (0x1): MainThread;loop (celery/loops.py:12);read (redis/client.py:3) 5
 process 7:"celery worker";thread (0x1): MainThread;loop (celery/loops.py:14) 2
-process 9:"celery worker";loop (celery/loops.py:12);loop (celery/loops.py:12);run (a/b.py:1) 4
+process 7:"celery worker";process 9:"celery worker";loop (celery/loops.py:12);loop (celery/loops.py:12);run (a/b.py:1) 4
 
 """
 

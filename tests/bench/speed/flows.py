@@ -27,6 +27,20 @@ def nap(seconds: float) -> int:
 
 
 @task
+def uneven(seconds: float) -> int:
+    """As `nap`, for members of one task that differ: the engine learns how long a task takes, of each by itself."""
+    work.nap(seconds)
+    return 1
+
+
+@task
+def rest(seconds: float) -> int:
+    """As `nap`, for idle periods."""
+    work.nap(seconds)
+    return 1
+
+
+@task
 def burn(seconds: float) -> int:
     work.burn(seconds)
     return 1
@@ -69,11 +83,13 @@ def line(length: int) -> WorkflowContext:
     return wf
 
 
-def working(pieces: Sequence[float], *, busy: bool = False) -> WorkflowContext:
-    """A group whose members work for so many seconds each, and one task after it."""
-    kind = burn if busy else nap
-    with workflow(f"{len(pieces)} that {'burn' if busy else 'nap'}") as wf:
-        members = [kind(task_id=f"m{index}", seconds=seconds) for index, seconds in enumerate(pieces)]
+WORKING = {"nap": nap, "uneven": uneven, "burn": burn}
+
+
+def working(kind: str, pieces: Sequence[float]) -> WorkflowContext:
+    """A group whose members work for so many seconds each, and one task after it. ``kind``: one of `WORKING`."""
+    with workflow(f"{len(pieces)} of {kind}") as wf:
+        members = [WORKING[kind](task_id=f"m{index}", seconds=seconds) for index, seconds in enumerate(pieces)]
         ParallelGroup(members, name="members") >> collect
     return wf
 
@@ -81,7 +97,7 @@ def working(pieces: Sequence[float], *, busy: bool = False) -> WorkflowContext:
 def idle(seconds: float) -> WorkflowContext:
     """One node, which takes that long."""
     with workflow("idle") as wf:
-        nap(task_id="nap", seconds=seconds)
+        rest(task_id="rest", seconds=seconds)
     return wf
 
 

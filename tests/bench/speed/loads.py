@@ -18,11 +18,11 @@ SHORT = 0.001
 
 def equal(bench: Bench, *, busy: bool) -> list[Row]:
     """Members of 10 ms. Those that sleep show what the engine adds; those that burn share the machine with it, too."""
-    pieces = [PIECE] * bench.sizes.naps
+    pieces = [PIECE] * (bench.sizes.burns if busy else bench.sizes.naps)
     what = "of a processor's time" if busy else "of real work (a sleep: the machine's cores are few and shared)"
     text = f"{len(pieces):,} members of {1000 * PIECE:g} ms {what}"
     bar = None if busy else Bar(5, "most", " % more")
-    return [_held(bench, "work-burn" if busy else "work-10ms", text, pieces, bar, busy=busy)]
+    return [_held(bench, "work-burn" if busy else "work-10ms", text, pieces, bar, "burn" if busy else "nap")]
 
 
 def unequal(bench: Bench) -> list[Row]:
@@ -30,14 +30,14 @@ def unequal(bench: Bench) -> list[Row]:
     sizes = bench.sizes
     pieces = work.mixed(sizes.short, sizes.long, (SHORT, sizes.long_seconds))
     text = f"{sizes.short} members of {1000 * SHORT:g} ms and {sizes.long} of {sizes.long_seconds:g} s, shuffled"
-    return [_held(bench, "mixed", text, pieces, Bar(10, "most", " % more"))]
+    return [_held(bench, "mixed", text, pieces, Bar(10, "most", " % more"), "uneven")]
 
 
-def _held(bench: Bench, name: str, text: str, pieces: Sequence[float], bar: Bar | None, *, busy: bool = False) -> Row:
+def _held(bench: Bench, name: str, text: str, pieces: Sequence[float], bar: Bar | None, kind: str) -> Row:
     """Against the best schedule of the pieces on the worker processes; raw Celery does the same by turns."""
     ideal, raw = best_schedule(pieces, PROCESSES), bench.stage.raw
-    ours = running(bench.stage.ours, flows.working(pieces, busy=busy))
-    found = bench.race(ours, entrant(raw, partial(raw.app.working, pieces, busy=busy)))
+    ours = running(bench.stage.ours, flows.working(kind, pieces))
+    found = bench.race(ours, entrant(raw, partial(raw.app.working, kind, pieces)))
     mine, theirs = (statistics.median(item.seconds for item in side) for side in (found.ours, found.theirs))
     return Row(
         name,

@@ -88,7 +88,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def measure(bench: Bench, chosen: argparse.Namespace, say: Callable[[str], None]) -> list[Row]:
+def measure(bench: Bench, chosen: argparse.Namespace, here: str, say: Callable[[str], None]) -> list[Row]:
+    """Measures, tells of each row as it comes, and writes what is there so far into the files that are asked for."""
     rows: list[Row] = []
     for measured in chosen_figures(bench, chosen.peers, chosen.peers_home, chosen.only).values():
         found = measured()
@@ -96,6 +97,10 @@ def measure(bench: Bench, chosen: argparse.Namespace, say: Callable[[str], None]
         for row in found:
             bar = f" ({row.bar}: {row.verdict})" if row.bar else ""
             say(f"{row.name}: {row.figure or row.note}{bar}; load {row.load:.1f}")
+        if chosen.markdown:
+            chosen.markdown.write_text(markdown(HEADINGS, rows, here), encoding="utf-8")
+        if chosen.json:
+            chosen.json.write_text(as_json(rows, here, bench.rounds, bench.sizes), encoding="utf-8")
     return rows
 
 
@@ -120,14 +125,10 @@ def main(given: Sequence[str] | None = None) -> int:
         console.print(here)
         if chosen.profile:
             return profile.main(bench, chosen.only, chosen.report, console)
-        rows = measure(bench, chosen, console.print)
+        rows = measure(bench, chosen, here, console.print)
         console.print(shown(TITLE, HEADINGS, rows))
         for row in rows:
             if chosen.commands and row.name.startswith("commands"):
                 console.print(commands_table(row))
     console.print(f"load at the end: {os.getloadavg()[0]:.1f}")
-    if chosen.markdown:
-        chosen.markdown.write_text(markdown(HEADINGS, rows, here), encoding="utf-8")
-    if chosen.json:
-        chosen.json.write_text(as_json(rows, here, chosen.rounds, sizes), encoding="utf-8")
     return 1 if any(row.verdict == "missed" for row in rows) else 0

@@ -27,6 +27,7 @@ class Sizes:
     width: int = 10
     line: int = 100
     naps: int = 1000
+    burns: int = 200
     short: int = 990
     long: int = 10
     long_seconds: float = 1.0
@@ -42,6 +43,7 @@ QUICK = Sizes(
     width=3,
     line=5,
     naps=10,
+    burns=10,
     short=10,
     long=2,
     long_seconds=0.05,

@@ -73,10 +73,10 @@ def line(length: int) -> None:
     chain(*(noop.si() for _ in range(length))).apply_async().get(timeout=TIMEOUT)
 
 
-def working(pieces: Sequence[float], *, busy: bool = False) -> None:
-    """A chord whose members work for so many seconds each."""
-    kind: Any = burn if busy else nap
-    chord([kind.si(seconds) for seconds in pieces], collect.s()).apply_async().get(timeout=TIMEOUT)
+def working(kind: str, pieces: Sequence[float]) -> None:
+    """A chord whose members work for so many seconds each. ``kind``: how, as in `flows.WORKING`."""
+    member: Any = burn if kind == "burn" else nap
+    chord([member.si(seconds) for seconds in pieces], collect.s()).apply_async().get(timeout=TIMEOUT)
 
 
 def first() -> float:

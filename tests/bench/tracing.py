@@ -32,7 +32,7 @@ from graflow_celery.ports import Attempt, Outcome, RunRef
 from graflow_celery.testing import embedded_cluster
 from graflow_celery.tracing import OpenTelemetryTracer, providers
 from graflow_celery.tracing.following import Follower, Told
-from tests.bench.workflows import fan_out
+from tests.bench.speed.flows import fan_out
 
 MEMBERS = 1000
 #: Seconds in which spans go out.

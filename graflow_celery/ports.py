@@ -11,6 +11,7 @@ from graflow_celery.core.commands import Command
 from graflow_celery.core.events import Event
 from graflow_celery.core.extend import Extension
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.quick import quick
 from graflow_celery.core.state import Applied, Leave, NodeState, RunState, Transition
 from graflow_celery.errors import GraflowError
 
@@ -94,6 +95,7 @@ class FeedbackRecord:
     expired: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an attempt brought: a value or an error, on which worker, in how many seconds.
@@ -111,6 +113,7 @@ class Outcome:
     reported: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeOutcome:
     """A node as a barrier or a client sees it."""
@@ -120,6 +123,7 @@ class NodeOutcome:
     error: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Begun:
     """Leave to run an attempt, with the values that the store has for the names that were asked for.
@@ -132,6 +136,7 @@ class Begun:
     input: Any = NOTHING
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One attempt to run. ``node`` is its key; ``worker`` who runs it as people say, ``holder`` as records do."""
@@ -148,6 +153,7 @@ class Attempt:
 Forms = dict[Any, str]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A step of a run: leave that is asked for to run an attempt.
@@ -169,6 +175,7 @@ class Asked:
     forms: Forms | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Change:
     """A step of a run: a transition, and the outcome that belongs to it, in whatever form the store keeps it."""

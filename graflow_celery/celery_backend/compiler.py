@@ -1,10 +1,10 @@
-"""Commands -> Celery messages. A parallel group becomes a chord: its members are the header, its barrier the body.
+"""Commands -> Celery messages. The members of a parallel group share a Celery group id.
 
 It sends nothing. A message carries references alone: run, graph hash, node, attempt; or a group, and which of its
 members it is for. Ids are made from them, so that sending a command twice makes the same messages.
 
-The parts of a chord are counted by the commit that ends each of them (`redis_backend/lua/advance.lua`), not by Celery's
-result backend, and whoever commits the last one sees to the body: see docs/decisions/0010-batches.md.
+No message is part of a Celery chord. The commit that ends a member counts it (`redis_backend/lua/advance.lua`), and
+whoever commits the last one sees to the barrier: see docs/decisions/0010-batches.md.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def members_message(run: RunRef, place: Place, members: Members) -> Message:
 
 
 def node_message(run: RunRef, plan: Plan, node: str, attempt: int) -> Message:
-    """The message for one attempt of a task; with its place in the chord if its end completes a group's member."""
+    """The message for one attempt of a task; with its place in the group if its end completes a member."""
     options = plan[node].options
     given = {
         "task_id": task_id(run, node, attempt),
@@ -145,7 +145,7 @@ def task_id(run: RunRef, node: str, attempt: int) -> str:
 
 
 def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
-    """The message that closes a group's barrier; with its place in the outer chord if the group is nested."""
+    """The message that closes a group's barrier; with its place in the outer group if it is nested."""
     given = {
         "task_id": barrier_id(run, plan, group),
         "root_id": run.id,
@@ -181,7 +181,7 @@ def workflow_in(text: str, node: str, what: str) -> str:
 
 
 def chord_id(run: RunRef, plan: Plan, group: str) -> str:
-    """Another one after a retry of the run: Celery has counted parts of the old one."""
+    """Another one after a retry of the run, so that who looks at messages can tell them apart."""
     return f"{run.id}.g{_since(plan)}.{_short(group)}"
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.scheduler import losses_allowed
 from graflow_celery.engine.portions import portions
 from graflow_celery.ports import RunRef
-from graflow_celery.redis_backend.durations import Durations
-
-#: Seconds for which the number of processes is taken to be what it was.
-FRESH = 5.0
-#: Kinds of members that are looked at to tell how long one takes.
-KINDS = 64
+from graflow_celery.redis_backend.durations import KINDS, Durations
 
 
 class Dividing:
@@ -36,16 +30,15 @@ class Dividing:
     ) -> None:
         self._durations = durations
         self._kind = kind
-        self._ask = processes
+        self._processes = processes
         self._batch = batch
         self._max_losses = max_losses
-        self._processes = (-FRESH, 0)
 
     def __call__(self, run: RunRef, plan: Plan, nodes: Sequence[str]) -> Sequence[int]:
         chosen = self.batch_of(plan, nodes[0])
         if chosen is not None or len(nodes) == 1:
             return portions(len(nodes), None, 1, chosen or 1)
-        return portions(len(nodes), self.expected(run, plan, nodes), self._count())
+        return portions(len(nodes), self.expected(run, plan, nodes), self._processes())
 
     def batch_of(self, plan: Plan, node: str) -> int | None:
         """How many members like this one have a message together; None if that depends on how long they take."""
@@ -74,10 +67,3 @@ class Dividing:
         known = self._durations.learn(kinds)
         found = [mean for kind in kinds if (mean := known[kind]) is not None]
         return sum(found) / len(found) if len(found) == len(kinds) else None
-
-    def _count(self) -> int:
-        asked, count = self._processes
-        if time.monotonic() - asked > FRESH:
-            count = self._ask()
-            self._processes = (time.monotonic(), count)
-        return count

@@ -8,7 +8,6 @@ from typing import Any
 
 import redis
 from celery import Celery
-from celery.backends.redis import RedisBackend
 from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 
@@ -54,7 +53,7 @@ Headers = Callable[[RunRef, Kind, str], Mapping[str, str]]
 
 
 class CeleryExecutor:
-    """See :class:`graflow_celery.ports.Executor`: nodes run on Celery workers, groups as chords."""
+    """See :class:`graflow_celery.ports.Executor`: nodes run on Celery workers."""
 
     def __init__(self, app: Celery, acknowledge: Acknowledge, headers: Headers, divide: Divide = one_each) -> None:
         self._app = app
@@ -119,7 +118,10 @@ class CeleryExecutor:
 
 
 def check_backend(app: Celery) -> None:
-    """Raises ConfigError for a broker that Celery does not know, or a result backend that cannot count chords."""
+    """Raises ConfigError for a broker that Celery does not know, or a result backend that it cannot load.
+
+    Which one that is, if any, is all the same to runs: their outcomes are kept in the run store.
+    """
     try:
         app.connection_for_write().transport_cls  # noqa: B018 - looks the transport up
     except (KeyError, ImportError) as error:
@@ -129,11 +131,11 @@ def check_backend(app: Celery) -> None:
         ) from None
     url = mask_url(app.conf.result_backend or "none")
     try:
-        backend = app.backend
+        app.backend  # noqa: B018 - loads it
     except (ImproperlyConfigured, ImportError) as error:
-        raise ConfigError(f"Setting result_backend: Celery cannot use {url} ({error}). Use redis://...") from None
-    if not isinstance(backend, RedisBackend):
-        raise ConfigError(f"Setting result_backend: {url} cannot count chords. Use Redis or Valkey: redis://...")
+        raise ConfigError(
+            f"Setting result_backend: Celery cannot use {url} ({error}). Use redis://..., or disabled:// for none"
+        ) from None
 
 
 def _slim(headers: dict[str, Any]) -> None:

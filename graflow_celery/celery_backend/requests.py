@@ -1,8 +1,7 @@
 """A node's message in a worker's main process: what only that process sees is told to the store from here.
 
-Celery counts a chord's part for a message that it ends by itself: one that was revoked, ran past its hard time limit,
-or whose process died. Such an end counts here only if the store's fence lets it, and then the barrier is told directly.
-So these paths see no chord: there is none in the message.
+Celery ends a message by itself that was revoked, ran past its hard time limit, or whose process died. Such an end
+counts only if the store's fence lets it.
 """
 
 from __future__ import annotations
@@ -116,14 +115,14 @@ class NodeRequest(Request):
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
             return
         state.task_ready(self)
-        reach(Point.CHILD_DIED, self.opening.node)
         cause, current = f"its process {self.worker_pid} on {self.hostname} died", self.current
+        reach(Point.CHILD_DIED, (current or self.opening).node)
         for held in self.held:
             with told():
                 # What was loaded before anything ran is at fault too.
                 at_fault = held == current or (current is None and held == self.opening)
                 self.task.runtime().lose(held, self.holder, cause, at_fault=at_fault)
-        reach(Point.CHILD_REPLACED, self.opening.node)
+        reach(Point.CHILD_REPLACED, (current or self.opening).node)
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)
@@ -199,7 +198,7 @@ class NodeRequest(Request):
             plan = here.plan_for(held.run, held.added)
             [retries] = here.store.retries(held.run, [held.node])
             outcome = Outcome(error=error, worker=self.hostname, duration=duration, reported=True)
-            failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random(), counted=False)
+            failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random())
             here.engine.deliver(held.run, plan, failed, outcome)
 
 

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from weakref import WeakValueDictionary
 
 import redis
@@ -60,6 +60,7 @@ from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
 from graflow_celery.tracing.following import Told
+from graflow_celery.tracing.story import Records
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class Runtime:
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes, self.holdings)
         self.retries = RedisRetries(self.client, self.scripts, self.keys, lifetimes, self.sign)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
-        self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told)
+        lost = None if counts is None else partial(counts.add, "spans_dropped")
+        self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told, lost)
         self.durations = Durations(self.client, self.keys)
         self.dividing = Dividing(
             self.durations, self.kind, self.liveness.processes, settings.batch, settings.max_losses
@@ -161,7 +163,13 @@ class Runtime:
             return self.plan_for(run, graphs.get(key, ""))
 
         events = EventReader(self.client, self.keys.run(run.id).events).history()
-        return Told(self.store.details(run.id).get("workflow", ""), events, plan_of)
+        details = self.store.details(run.id)
+
+        def records() -> Records:
+            began, ended = (int(details.get(name, 0)) / 1000 for name in ("started", "finished"))
+            return Records(self.store.records(run), began, ended, details["status"], details.get("reason", ""))
+
+        return Told(details.get("workflow", ""), events, plan_of, records)
 
     def wished(self, run: RunRef, every: int, to: str | None) -> dict[str, str | int]:
         """What a run's own fields say of its checkpoints."""

@@ -79,7 +79,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
     def barrier(self: Any, run_id: str, graph: str, group: str, added: str = "") -> None:
-        """A chord's body: the end of a group's superstep."""
+        """The end of a group's superstep."""
         here = runtime()
         run = RunRef(run_id, graph)
         reach(Point.BARRIER_RECEIVED, group)

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from graflow_celery.core.quick import quick
 from graflow_celery.errors import RunStateError
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DispatchNode:
     """Send attempt ``attempt`` of a task to a worker."""
@@ -25,7 +27,7 @@ class DispatchNode:
 
 @dataclass(frozen=True, slots=True)
 class OpenGroup:
-    """Send the tasks that a parallel group starts with, its chord announced; of a mapped task: count its items first.
+    """Send the tasks that a parallel group starts with; of a mapped task: count its items first.
 
     Groups that it starts with have commands of their own.
     """
@@ -45,6 +47,7 @@ class OpenMembers:
     graph: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CloseBarrier:
     """Ask a group's policy about its outcomes and tell the Scheduler what it said."""
@@ -53,6 +56,7 @@ class CloseBarrier:
     graph: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SkipNode:
     """Tell the Scheduler that the node is unreachable now."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 from graflow_celery.core.activation import item_of, split
 from graflow_celery.core.policy import FifoPolicy, GroupPolicy, SchedulingPolicy, StrictGroupPolicy
+from graflow_celery.core.quick import quick
 from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.errors import UnknownNodeError
 
@@ -69,6 +70,7 @@ class Owner:
     leaves: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node of a plan: a task, or a parallel group with a barrier after it.
@@ -168,6 +170,9 @@ class Plan:
 
     def __getitem__(self, key: str) -> NodeSpec:
         """The node of an id or an activation key; a member of a mapped task has the task's options and its own id."""
+        found = self.nodes.get(key)  # most keys are ids, and no id ends like the name of a pass
+        if found is not None:
+            return found
         node = split(key)[0]
         found = self.nodes.get(node)
         if found is not None:
@@ -188,6 +193,11 @@ class Plan:
         return True
 
     @property
+    def own(self) -> Mapping[str, NodeSpec]:
+        """The nodes that ``graph`` holds, without those of the graph that it adds them to."""
+        return self.nodes.maps[0] if isinstance(self.nodes, ChainMap) else self.nodes
+
+    @property
     def sinks(self) -> tuple[str, ...]:
         """Nodes outside of groups after which nothing follows."""
         return tuple(
@@ -206,6 +216,8 @@ class Plan:
 
     def graph_of(self, node: str) -> str:
         """The graph that a node belongs to: empty for the workflow as written."""
+        if not self.homes:
+            return ""
         item = item_of(node)
         home = item[0] if item is not None and node not in self.nodes else node
         return self.homes.get(home, "")

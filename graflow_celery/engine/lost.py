@@ -125,9 +125,7 @@ class Losses:
         """It runs past its time limit, and whoever should have ended it did not."""
         place = Place.of(plan, node)
         reason = f"it ran past its time_limit of {place.spec.options.time_limit:g} s on worker {report.worker}"
-        event = NodeFailed(
-            node, report.attempt, f"TimeLimitError: {reason}", True, report.retries, self._random(), counted=False
-        )
+        event = NodeFailed(node, report.attempt, f"TimeLimitError: {reason}", True, report.retries, self._random())
         outcome = Outcome(error=TimeLimitError(place.spec.id, reason), worker=report.worker, reported=True)
         applied = self._tell(run, place, event, outcome)
         if not applied.stale:

@@ -107,7 +107,7 @@ class Monitor:
         for command in late.commands:
             if isinstance(command, CloseBarrier):  # here: a message could get lost again
                 here = self._engine.graphs.plan_for(run, command.graph)
-                self._engine.close_barrier(run, here, command.group, counted=False)
+                self._engine.close_barrier(run, here, command.group)
         return len(late.commands)
 
 
@@ -123,4 +123,4 @@ def _why(commands: Sequence[Command]) -> Iterator[str]:
         if isinstance(command, DispatchNode | OpenGroup | OpenMembers):
             yield "that were committed and not known to be sent, are sent again"
         elif isinstance(command, CloseBarrier):
-            yield "of barriers that no chord fired, are carried out"
+            yield "to close barriers that nobody closed, are carried out"

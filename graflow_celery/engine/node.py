@@ -21,6 +21,7 @@ from graflow_celery.core.extend import extend
 from graflow_celery.core.injection import injection
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.quick import quick
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.engine.awaiting import Steps, advance, settled
@@ -126,7 +127,8 @@ class NodeCode:
         return next((parameter.name for parameter in self.parameters if parameter.name not in self.bound), None)
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class Host:
     """What the place that runs an attempt lends to it.
 
@@ -162,6 +164,7 @@ def finished(steps: Steps, run_coroutine: CoroutineRunner) -> Applied:
     return step
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class End:
     """What an attempt came to: the event, what belongs to it, and what is called with what its commit answered."""
@@ -313,6 +316,8 @@ class AttemptRun:
             if _is_group(attempt.plan, name):
                 arguments[name] = group_result(self.engine.store, attempt.run, attempt.plan, name)
         arguments |= code.bound
+        if begun.input is NOTHING and not code.parameters:
+            return arguments
         is_item = item_of(node_of(attempt.node)) is not None and self.place.spec.id not in attempt.plan.nodes
         if begun.input is not NOTHING and (is_item or begun.input is not None):
             if code.input_name is None:

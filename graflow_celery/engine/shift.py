@@ -263,12 +263,16 @@ class Shift:
         chosen: list[_Job] = []
         room = FRESH - sum(self._cost(job) for job in self._granted)
         while len(chosen) + len(self._pending) < SLICE and room > 0:
+            rest = self._rest
             job = self._waiting.popleft() if self._waiting else self._next_member()
             if job is None:
                 break
             cost = self._cost(job)
             if (chosen or self._granted) and cost > room:
-                self._waiting.appendleft(job)
+                if rest is self._rest:
+                    self._waiting.appendleft(job)
+                else:  # it stays with the rest, of which others know that it is here
+                    self._rest = rest
                 break
             room -= cost
             if self._load(job):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from graflow_celery.redis_backend.client import Client
 from graflow_celery.redis_backend.keys import Keys
@@ -15,6 +16,10 @@ WEIGHT = 0.2
 FRESH, KEPT = 5.0, 7 * 86_400
 #: By how much a mean has changed that is told at once, as a factor; otherwise it is told after TOLD seconds.
 CHANGED, TOLD = 1.5, 3600.0
+#: Seconds after which it is asked again for what nobody had told anything of.
+UNKNOWN = 0.25
+#: Functions that are asked for at a time.
+KINDS = 64
 #: Functions that are remembered in a process.
 MOST = 4096
 
@@ -47,17 +52,32 @@ class Durations:
 
     def learn(self, kinds: Iterable[str]) -> Mapping[str, float | None]:
         """What is known of some kinds; the store is asked for those that were not asked for lately."""
-        now = time.monotonic()
         distinct = list(dict.fromkeys(kinds))
-        old = [kind for kind in distinct if self._of(kind).mean is None or now - self._of(kind).read > FRESH]
+        old = self._old(distinct)
         if old:
-            found = self._client.mget([self._keys.duration(kind) for kind in old])
-            for kind, text in zip(old, found, strict=True):
-                known = self._of(kind)
-                known.read = now
-                if text is not None:
-                    known.mean = known.told = float(text)
+            self._read(old, self._client.mget([self._keys.duration(kind) for kind in old]))
         return {kind: self._of(kind).mean for kind in distinct}
+
+    def ask(self, pipe: Any, kinds: Iterable[str]) -> Callable[[Iterator[Any]], None]:
+        """Has a pipeline ask for what :meth:`learn` will be asked for; returns what takes the replies out of it."""
+        old = self._old(list(dict.fromkeys(kinds))[:KINDS])
+        if old:
+            pipe.mget([self._keys.duration(kind) for kind in old])
+        return lambda replies: self._read(old, next(replies)) if old else None
+
+    def _old(self, kinds: Iterable[str]) -> list[str]:
+        """Those of which more may be known by now."""
+        now = time.monotonic()
+        known = {kind: self._of(kind) for kind in kinds}
+        return [kind for kind, it in known.items() if now - it.read > (UNKNOWN if it.mean is None else FRESH)]
+
+    def _read(self, kinds: Iterable[str], texts: Iterable[bytes | None]) -> None:
+        now = time.monotonic()
+        for kind, text in zip(kinds, texts, strict=True):
+            known = self._of(kind)
+            known.read = now
+            if text is not None:
+                known.mean = known.told = float(text)
 
     def tell(self, kinds: Iterable[str]) -> None:
         """Tells others of those of some kinds that have changed."""

@@ -166,9 +166,8 @@ def applied(run: RunRef, transition: Transition, reply: Sequence[Any]) -> Applie
         _tell_if_gone(run, f"{transition.event}{of} is dropped", reply[1])
         return STALE
     status = RunStatus(reply[1].decode())
-    counted = transition.is_final and transition.counted
     emissions = () if status.is_terminal else chosen(transition, reply[3:])
-    return Applied(emissions, status, counted, ended=reply[2])
+    return Applied(emissions, status, transition.is_final, ended=reply[2])
 
 
 def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:

@@ -21,29 +21,25 @@ _MARK = "\x00"
 
 def to_wire(transition: Transition) -> dict[str, Any]:
     """What the script is told of a transition, without what is empty and what the outcome tells."""
-    wire: dict[str, Any] = {
-        "event": transition.event,
-        "attempt": transition.attempt,
+    wire: dict[str, Any] = {"event": transition.event, "attempt": transition.attempt}
+    more = {
+        "first": transition.first if transition.first != 1 else 0,
         "next": transition.next_attempt,
         "retries": int(transition.retries),
         "losses": int(transition.loses),
         "consumes": transition.consumes,
-        "first": transition.first,
-    }
-    lists = {
         "scopes": transition.scopes,
         "declares": transition.declares,
         "arrivals": [_arrival(item) for item in transition.arrivals],
         "emissions": [_emission(item) for item in transition.emissions],
+        "reason": transition.reason,
+        "graph": transition.graph,
+        "jumps": transition.jumps,
         "acks": [to_text(command) for command in transition.acknowledges],
     }
-    wire |= {name: items for name, items in lists.items() if items}
-    if transition.reason:
-        wire["reason"] = transition.reason
+    wire |= {name: told for name, told in more.items() if told}
     if transition.node is not None:
         wire |= {"node": transition.node, "keep": node_of(transition.node)}
-    if transition.graph:
-        wire["graph"] = transition.graph
     if transition.holder is not None:
         wire["holder"] = transition.holder
     if transition.becomes is not None:
@@ -52,8 +48,6 @@ def to_wire(transition: Transition) -> dict[str, Any]:
         wire["mirror"] = transition.mirror
     if transition.draw is not None:
         wire["draw"] = _draw(transition.draw)
-    if transition.jumps is not None:
-        wire["jumps"] = transition.jumps
     if transition.pauses or transition.resumes:
         wire["pauses" if transition.pauses else "resumes"] = True
     if transition.ends is not None:
@@ -64,8 +58,10 @@ def to_wire(transition: Transition) -> dict[str, Any]:
 
 
 def _arrival(arrival: Arrival) -> list[Any]:
-    then, otherwise = ([_emission(one) for one in side] for side in (arrival.then, arrival.otherwise))
-    return [arrival.key, arrival.needs, int(arrival.live), arrival.quorum, then, otherwise]
+    then = [_emission(one) for one in arrival.then]
+    if arrival.live or not arrival.otherwise:
+        return [arrival.key, arrival.needs, int(arrival.live), then]
+    return [arrival.key, arrival.needs, int(arrival.live), then, [_emission(one) for one in arrival.otherwise]]
 
 
 def of_outcome(outcome: Outcome) -> dict[str, Any]:
@@ -81,14 +77,12 @@ def of_outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def chosen(transition: Transition, reply: Sequence[Any]) -> tuple[Emission, ...]:
-    """The emissions that the script queued, from its list of commands and whether each is expected."""
+    """The emissions that the script queued, from its list of commands."""
     if not reply:
         return ()
-    known = {(to_text(emission.command), emission.expected): emission for emission in _possible(transition)}
-    queued = zip(reply[::2], reply[1::2], strict=True)
-    return tuple(
-        known.get((text.decode(), bool(expected))) or Emission(from_text(text.decode())) for text, expected in queued
-    )
+    known = {to_text(emission.command): emission for emission in _possible(transition)}
+    queued = [text.decode() for text in reply]
+    return tuple(known.get(text) or Emission(from_text(text)) for text in queued)
 
 
 def _possible(transition: Transition) -> Iterator[Emission]:
@@ -107,8 +101,7 @@ def _emission(emission: Emission) -> list[Any]:
         case _:
             record = ["", "", 0, ""]
     delay = int(emission.delay * 1000)
-    text = to_text(emission.command)
-    return [text, emission.weight, int(emission.expected), delay, emission.reenters, *record, emission.members]
+    return [to_text(emission.command), emission.weight, delay, emission.reenters, *record, emission.members]
 
 
 def _draw(draw: Draw) -> list[str | int]:

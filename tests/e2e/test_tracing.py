@@ -20,10 +20,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
 
 from graflow_celery import RunStatus, TaskExecutionContext, parallel, task, workflow
 from graflow_celery.celery_backend.app import create_app
 from graflow_celery.embedded import EmbeddedCluster
+from graflow_celery.metrics import register
 from graflow_celery.ports import RunRef
 from graflow_celery.runs import client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
@@ -183,6 +185,26 @@ def test_a_run_that_fails_says_why(cluster: EmbeddedCluster, collector: Collecto
     assert named["attempt always_fail 1"].events == ("exception",)
 
 
+def test_without_events_the_tree_is_the_same(collector: Collector, client: OpenTelemetryTracer) -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "PYTHONPATH": str(ROOT)}
+    with embedded_cluster(env=variables, events="off") as own:
+        with workflow("silent", tracer=client) as wf:
+            load >> (wait_a_little | fail_once).set_group_name("both")
+        run = wf.submit(settings=own.settings)
+        assert run.wait(30) is RunStatus.SUCCEEDED
+        assert "node_started" not in {event["event"] for event in run.events()}
+        named = by_name(collector.whole(trace_id_of(run.id), 11))
+        found = parents(named)
+        assert {name: found[name] for name in ("group both", "node load", "node fail_once", "attempt fail_once 2")} == {
+            "group both": "run silent",
+            "node load": "run silent",
+            "node fail_once": "group both",
+            "attempt fail_once 2": "node fail_once",
+        }
+        whole = named["run silent"]
+        assert whole.start <= named["group both"].start <= named["group both"].end <= whole.end
+
+
 @task
 def rest(notes: str) -> None:
     Path(notes, "began").touch()
@@ -327,6 +349,7 @@ def test_a_collector_that_is_down_holds_nothing_up(client: OpenTelemetryTracer) 
         for _ in range(5):
             assert wf.submit(settings=own.settings).wait(30) is RunStatus.SUCCEEDED
         assert time.monotonic() - began < 10
+        wait_until(lambda: dropped(own) >= 5 * 3, timeout=20, description="the metric to tell of each attempt")
         [worker] = own.workers
         wait_until(lambda: "spans cannot be sent" in worker.process.output(), timeout=20, description="the warning")
         began = time.monotonic()
@@ -337,6 +360,13 @@ def test_a_collector_that_is_down_holds_nothing_up(client: OpenTelemetryTracer) 
         assert 1 <= len(told) <= 3
         assert "Failed to export" not in worker.process.output()
         assert "Transient error" not in worker.process.output()
+
+
+def dropped(cluster: EmbeddedCluster) -> float:
+    """What Prometheus is told."""
+    registry = CollectorRegistry()
+    register(registry, client_runtime(cluster.settings))
+    return registry.get_sample_value("graflow_spans_dropped_total") or 0.0
 
 
 @task

@@ -18,8 +18,9 @@
 --          reported: somebody else says so than the process that ran the attempt,
 --          value, error, given: where in ARGV they are: of the result, of the error, of the next attempt's input,
 --          asked: where a feedback record's id is, and after it the record
---          arrivals  [[key, needs, live, quorum, [emission, ...], [emission, ...]], ...]
---          emissions [[command, weight, expected, delay (ms), reenters, event, node, attempt, graph, members], ...]
+--          arrivals  [[key, needs, live, [emission, ...], [emission, ...]], ...]: what is queued if one of them was
+--                    live, and if none was; one of them is left out where it cannot be
+--          emissions [[command, weight, delay (ms), reenters, event, node, attempt, graph, members], ...]
 --          draw      [cursor, limit, command before the number, command after it, key before, key after, graph,
 --                    attempt]
 --          first     the number of first attempts where it was decided: what dates from before a retry is stale
@@ -29,8 +30,8 @@
 --       9... what steps refer to
 -- Returns a list: for each step that asks for leave {1, retries, cycle, input or false, steps left or -1};
 -- {2, max_steps}: the run has taken all of its steps; {0, status or ''}: the attempt is stale; for each transition
--- {1, status, ended nodes, command, expected, command, expected, ...} or {0, status or ''}, at the run's end with the
--- number of blobs that are to be let go of as its last item; then, if leave was given, the value of each name or false.
+-- {1, status, ended nodes, command, command, ...} or {0, status or ''}, at the run's end with the number of blobs that
+-- are to be let go of as its last item; then, if leave was given, the value of each name or false.
 
 local grace, run_ttl, result_ttl, patience = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local steps, names = cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
@@ -38,6 +39,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local FINAL = { succeeded = true, failed = true, skipped = true }
 local RECORD = '^(%a+)|(%d+)|(.*)|(%d*)|(%d*)|(%d+)|(%d+)|(%d+)|([^|]*)$'
+local STATE, ATTEMPT, WORKER, SINCE, LOSSES, RETRIES, CYCLE, GRAPH = 1, 2, 3, 4, 6, 7, 8, 9 -- 5: how long it took
 local NONE = {}
 
 -- A hash of which each field is read once, and which is written once.
@@ -84,8 +86,9 @@ local function write(into)
     if into.fields[name] == false then
       gone[#gone + 1] = name
     else
+      local field = into.fields[name]
       set[#set + 1] = name
-      set[#set + 1] = into.fields[name]
+      set[#set + 1] = type(field) == 'table' and table.concat(field, '|') or field
     end
   end
   if #gone > 0 then
@@ -175,10 +178,27 @@ local function first_attempt()
   return tonumber(string.match(get(meta, 'graph') or '', '^[^.]*~(%d+)') or 1)
 end
 
+-- A node's record, false if it has none. What is changed is put as a new one.
+local function record_of(name)
+  local found = get(nodes, name)
+  if type(found) == 'string' then
+    found = { string.match(found, RECORD) }
+    for _, number in ipairs({ ATTEMPT, LOSSES, RETRIES, CYCLE }) do
+      found[number] = tonumber(found[number])
+    end
+    nodes.fields[name] = found
+  end
+  return found
+end
+
+local function has_ended(name)
+  local found = record_of(name)
+  return found and FINAL[found[STATE]]
+end
+
 local function is_closed(scopes)
   for _, scope in ipairs(scopes or NONE) do
-    local around = get(nodes, scope)
-    if around and FINAL[string.match(around, '^%a+')] then
+    if has_ended(scope) then
       return true
     end
   end
@@ -192,17 +212,17 @@ local function begin(step)
   if is_closed(step.scopes) then
     return { 0, status }
   end
-  local present = get(nodes, node)
+  local present = record_of(node)
   local losses, retries, cycle, graph = 0, 0, 0, step.graph or ''
   if present then
-    local state, current, worker, _, _, lost, tried, again, home = string.match(present, RECORD)
-    if step.renews and state == 'running' and tonumber(current) == attempt and worker == ARGV[6] then
+    local is_it = present[ATTEMPT] == attempt
+    if step.renews and is_it and present[STATE] == 'running' and present[WORKER] == ARGV[6] then
       return { 1, 0, 0, false, -1 }
     end
-    if tonumber(current) ~= attempt or state ~= 'queued' or step.renews then
+    if not is_it or present[STATE] ~= 'queued' or step.renews then
       return { 0, status }
     end
-    losses, retries, cycle, graph = tonumber(lost), tonumber(tried), tonumber(again), home
+    losses, retries, cycle, graph = present[LOSSES], present[RETRIES], present[CYCLE], present[GRAPH]
   elseif step.queued or step.renews or attempt ~= first_attempt() then
     return { 0, status }
   end
@@ -216,7 +236,7 @@ local function begin(step)
     put(meta, 'begun', now)
     record('event', 'run_started', 'worker', name)
   end
-  put(nodes, node, table.concat({ 'running', attempt, ARGV[6], now, 0, losses, retries, cycle, graph }, '|'))
+  put(nodes, node, { 'running', attempt, ARGV[6], now, 0, losses, retries, cycle, graph })
   record('event', 'node_started', 'node', node, 'attempt', attempt, 'worker', name)
   enlist(watch, node, now + patience)
   if step.ack then
@@ -230,32 +250,33 @@ end
 -- The fence, and the change of the node's own state. Returns false if the transition is stale.
 local function change_node(t)
   local first = first_attempt()
-  if t.first ~= first or is_closed(t.scopes) then
+  if (t.first or 1) ~= first or is_closed(t.scopes) then
     return false
   end
-  local present = get(nodes, t.node)
+  local present = record_of(t.node)
   local started, losses, retries, cycle, graph, took = '', 0, 0, 0, t.graph or '', t.duration or 0
   if present then
-    local state, attempt, worker, since, _, lost, tried, again, home = string.match(present, RECORD)
+    local state = present[STATE]
     if not t.duration and t.becomes and state == 'running' then
-      took = math.max(0, now - since)
+      took = math.max(0, now - present[SINCE])
     end
-    if FINAL[state] or tonumber(attempt) ~= t.attempt then
+    if FINAL[state] or present[ATTEMPT] ~= t.attempt then
       return false
     end
-    if t.holder and (state == 'waiting' or worker ~= t.holder) then
+    if t.holder and (state == 'waiting' or present[WORKER] ~= t.holder) then
       return false
     end
-    started, losses, retries, cycle, graph = since, lost, tried, again, home
+    started, losses, retries = present[SINCE], present[LOSSES], present[RETRIES]
+    cycle, graph = present[CYCLE], present[GRAPH]
   elseif (t.attempt ~= 0 and t.attempt ~= first) or (t.holder and t.holder ~= '') then
     return false
   end
   if t.becomes then
-    local text = table.concat({ t.becomes, t.next > 0 and t.next or t.attempt,
-      t.becomes ~= 'queued' and t.worker or '', started, took, losses + t.losses, retries + t.retries, cycle, graph }, '|')
-    put(nodes, t.node, text)
+    local becomes = { t.becomes, t.next or t.attempt, t.becomes ~= 'queued' and t.worker or '', started, took,
+      losses + (t.losses or 0), retries + (t.retries or 0), cycle, graph }
+    put(nodes, t.node, becomes)
     if t.mirror then
-      put(nodes, t.mirror, text)
+      put(nodes, t.mirror, becomes)
     end
     if t.becomes ~= 'queued' then
       strike(watch, t.node)
@@ -286,20 +307,31 @@ local function change_node(t)
   if t.asked then
     put(feedback, ARGV[t.asked], ARGV[t.asked + 1])
   end
-  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt, 'worker', t.worker or '', 'reason',
-    t.reason or '', 'request', t.asked and ARGV[t.asked] or '' }
-  if took > 0 or (t.worker or '') ~= '' then
-    fields[#fields + 1], fields[#fields + 2] = 'duration', took
+  local fields = { 'event', t.event, 'node', t.node, 'attempt', t.attempt }
+  local function tell(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if t.worker then
+    tell('worker', t.worker)
+  end
+  if took > 0 or t.worker then
+    tell('duration', took)
+  end
+  if t.reason then
+    tell('reason', t.reason)
+  end
+  if t.asked then
+    tell('request', ARGV[t.asked])
   end
   if t.items then
-    fields[#fields + 1], fields[#fields + 2] = 'count', t.items
+    tell('count', t.items)
     local barrier = t.declares and t.declares[1]
     if barrier and not get(joins, '\0n:' .. barrier[1]) then
       add(meta, 'members', t.items)
     end
   end
   if t.reported then
-    fields[#fields + 1], fields[#fields + 2] = 'reported', '1'
+    tell('reported', '1')
   end
   record(unpack(fields))
   return true
@@ -312,14 +344,13 @@ local function arrive(t)
     emissions[#emissions + 1] = emission
   end
   for _, arrival in ipairs(t.arrivals or NONE) do
-    local key, needs, quorum = arrival[1], arrival[2], arrival[4]
+    local key, needs = arrival[1], arrival[2]
     local arrived, live = add(joins, key, 1), add(joins, key .. '\0', arrival[3])
     if needs == 0 then
       needs = tonumber(get(joins, '\0n:' .. key) or 0)
     end
     if arrived == needs then
-      local enough = quorum > 0 and quorum or needs
-      for _, emission in ipairs(live >= enough and arrival[5] or arrival[6]) do
+      for _, emission in ipairs(live > 0 and arrival[4] or arrival[5] or NONE) do
         emissions[#emissions + 1] = emission
       end
     end
@@ -328,15 +359,14 @@ local function arrive(t)
     local cursor, limit = '\0n:' .. t.draw[1], '\0n:' .. t.draw[2]
     local number, most = tonumber(get(joins, cursor) or 0), tonumber(get(joins, limit) or 0)
     while number < most do
-      local present = get(nodes, t.draw[5] .. number .. t.draw[6])
-      if not present or not FINAL[string.match(present, '^%a+')] then
+      if not has_ended(t.draw[5] .. number .. t.draw[6]) then
         break
       end
       number = number + 1 -- it was kept by a retry
     end
     if number < most then
       put(joins, cursor, number + 1)
-      emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, 0, '', 'node_queued',
+      emissions[#emissions + 1] = { t.draw[3] .. number .. t.draw[4], 0, 0, '', 'node_queued',
         t.draw[5] .. number .. t.draw[6], t.draw[8], t.draw[7] }
     end
   end
@@ -349,12 +379,12 @@ local function cycle_of(reenters)
   if get(joins, count) then
     return add(joins, count, 1)
   end
-  local first = get(nodes, reenters)
-  return add(joins, count, first and string.match(first, '^%a+') ~= 'skipped' and 1 or 0)
+  local first = record_of(reenters)
+  return add(joins, count, first and first[STATE] ~= 'skipped' and 1 or 0)
 end
 
 local function queue(emission, ends)
-  local command, _, _, delay, reenters, event, node, attempt, graph, members = unpack(emission)
+  local command, _, delay, reenters, event, node, attempt, graph, members = unpack(emission)
   -- What is sent at once, or with a countdown, is due when it should have been; a timer is due at its time.
   enlist(outbox, command, now + delay + ((delay == 0 or event ~= '') and grace or 0))
   if event == '' then
@@ -362,24 +392,24 @@ local function queue(emission, ends)
   end
   local losses, retries, cycle = 0, 0, reenters ~= '' and cycle_of(reenters) or 0
   if attempt > 1 then
-    local present = get(nodes, node)
+    local present = record_of(node)
     if present then
-      local _, _, _, _, _, lost, tried, again = string.match(present, RECORD)
-      losses, retries, cycle = lost, tried, cycle > 0 and cycle or again
+      losses, retries, cycle = present[LOSSES], present[RETRIES], cycle > 0 and cycle or present[CYCLE]
     end
   end
   local state = event == 'group_opened' and 'running' or 'queued'
-  put(nodes, node, table.concat({ state, attempt, '', now + delay, 0, losses, retries, cycle, graph }, '|'))
+  put(nodes, node, { state, attempt, '', now + delay, 0, losses, retries, cycle, graph })
   enlist(watch, node, now + delay + patience)
+  if ends then -- nothing that is queued now will start
+    return
+  end
   local fields = { 'event', event, 'node', node, 'attempt', attempt }
-  for name, value in pairs({ count = members, delay = delay, graph = graph }) do
-    if value ~= 0 and value ~= '' then
-      fields[#fields + 1], fields[#fields + 2] = name, value
+  for _, pair in ipairs({ { 'count', members }, { 'delay', delay }, { 'graph', graph } }) do
+    if pair[2] and pair[2] ~= 0 and pair[2] ~= '' then
+      fields[#fields + 1], fields[#fields + 2] = pair[1], pair[2]
     end
   end
-  if not ends then -- nothing that is queued now will start
-    record(unpack(fields))
-  end
+  record(unpack(fields))
 end
 
 local function create(t)
@@ -456,11 +486,10 @@ local function apply(t)
     end
   end
   local emissions, reply = arrive(t), { 1, status, 0 }
-  local weight = 0 - t.consumes
+  local weight = 0 - (t.consumes or 0)
   for _, emission in ipairs(emissions) do
     weight = weight + emission[2]
     reply[#reply + 1] = emission[1]
-    reply[#reply + 1] = emission[3]
     queue(emission, t.ends)
   end
   set_status(t, weight == 0 and tonumber(get(meta, 'outstanding')) or add(meta, 'outstanding', weight))

@@ -19,9 +19,9 @@ from graflow_celery import Settings, WorkflowContext
 from graflow_celery.embedded import EmbeddedCluster, EmbeddedServer
 from graflow_celery.redis_backend.client import connect
 from graflow_celery.settings import load_settings
-from tests.bench import workflows
 from tests.bench.crowd import Crowd, Tick, crowd, tick
 from tests.bench.fleet import Fleet, measured
+from tests.bench.speed import flows as workflows
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 BEGIN, END = "<!-- measured: make bench-beyond -->", "<!-- end of what was measured -->"

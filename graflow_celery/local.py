@@ -290,8 +290,8 @@ class LocalRun:
             clock=time.perf_counter,
             random=random.random,
         )
-        here = Origin(run.id, plan.name, node, attempt)
-        self._advance(here, attempt_steps(self.engine, Attempt(run, plan, node, attempt, "local"), host))
+        steps = attempt_steps(self.engine, Attempt(run, plan, node, attempt, "local"), host)
+        self._advance(Origin(run.id, plan.name, node, attempt), steps)
 
     def _advance(self, here: Origin, steps: Steps, value: Any = None, error: BaseException | None = None) -> None:
         """An attempt up to its end, or to its coroutine. While that runs, the attempt has no thread."""

@@ -20,6 +20,7 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.engine.untraced import UNTRACED_SPAN
 from graflow_celery.errors import ConfigError, ExtraMissingError, GraflowError
 from graflow_celery.ports import Attempt, RunRef, Span
+from graflow_celery.tracing import following
 from graflow_celery.tracing.choosing import TRACERS, made
 from graflow_celery.tracing.following import Follower, Told
 from graflow_celery.tracing.identity import Kind, traceparent_of
@@ -71,7 +72,9 @@ class RunTracers:
 
     def prepare(self) -> None:
         """Has the tracer ready before the first run that the settings want traced."""
-        self._tracer(self._default)
+        tracer = self._tracer(self._default)
+        if tracer is not None:
+            following.prepare(tracer)
 
     def describe(self, tracer: Any, **more: str) -> Mapping[str, str]:
         """What a run that is submitted here is to say of its tracer; nothing if it is not traced.

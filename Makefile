@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-signed check format bench bench-content bench-faults chaos env clean
+.PHONY: help demo test test-signed check format bench bench-content bench-local bench-startup bench-memory bench-faults chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
@@ -21,6 +21,9 @@ help:
 	@echo 'make format  format the code and mend what the linter can mend'
 	@echo 'make bench   throughput, against the same in raw Celery'
 	@echo 'make bench-content  what of graphs and values goes over the wire, against raw Celery (ARGS=...)'
+	@echo 'make bench-local    what a node of a local run costs; ARGS="--graflow PYTHON": beside graflow 0.2.0'
+	@echo 'make bench-startup  how long imports and commands take to start, beside Celery'
+	@echo 'make bench-memory   what workers and clients hold: idle, after 100,000 nodes, with 1,000 runs (15 minutes)'
 	@echo 'make chaos   500 workflows while workers, monitors, clients and the server are killed; CHAOS=... options'
 	@echo 'make bench-faults  how fast what dead and hung workers held runs elsewhere (an hour; ARGS=--quick: less)'
 	@echo 'make env     the environment for development, in $(VENV)'
@@ -55,6 +58,15 @@ chaos: env
 
 bench-content: env
 	@exec $(BIN)/python -m tests.bench.content $(ARGS)
+
+bench-local: env
+	@exec $(BIN)/python -m tests.bench.local $(ARGS)
+
+bench-startup: env
+	@exec $(BIN)/python -m tests.bench.startup $(ARGS)
+
+bench-memory: env
+	@exec $(BIN)/python -m tests.bench.memory $(ARGS)
 
 bench-faults: env
 	@exec $(BIN)/python -m tests.bench.faults $(ARGS)

@@ -14,7 +14,7 @@ SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-signed check format bench bench-profile bench-peers bench-content bench-faults bench-scale
-.PHONY: bench-beyond chaos env clean
+.PHONY: bench-beyond bench-local bench-startup bench-memory chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
@@ -26,6 +26,9 @@ help:
 	@echo 'make bench-peers    huey, Ray and Dask, each in an environment of its own, for ARGS="--peers huey,ray,dask"'
 	@echo 'make bench-profile  where our processes spend their time, by py-spy'
 	@echo 'make bench-content  what of graphs and values goes over the wire, against raw Celery (ARGS=...)'
+	@echo 'make bench-local    what a node of a local run costs; ARGS="--graflow PYTHON": beside graflow 0.2.0'
+	@echo 'make bench-startup  how long imports and commands take to start, beside Celery'
+	@echo 'make bench-memory   what workers and clients hold: idle, after 100,000 nodes, with 1,000 runs (15 minutes)'
 	@echo 'make bench-scale  time and memory by the size of graphs and runs (ARGS=...)'
 	@echo 'make bench-beyond  what one server carries, into docs/scale.md'
 	@echo 'make chaos   500 workflows while workers, monitors, clients and the server are killed; CHAOS=... options'
@@ -84,6 +87,15 @@ chaos: env
 
 bench-content: env
 	@exec $(BIN)/python -m tests.bench.content $(ARGS)
+
+bench-local: env
+	@exec $(BIN)/python -m tests.bench.local $(ARGS)
+
+bench-startup: env
+	@exec $(BIN)/python -m tests.bench.startup $(ARGS)
+
+bench-memory: env
+	@exec $(BIN)/python -m tests.bench.memory $(ARGS)
 
 bench-faults: env
 	@exec $(BIN)/python -m tests.bench.faults $(ARGS)

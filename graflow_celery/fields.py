@@ -108,7 +108,7 @@ def whole(*, least: int, most: int | None = None) -> Read:
     def read(value: Any) -> int:
         try:
             found = int(value) if not isinstance(value, bool) and value == int(value) else None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last says infinity
             found = None
         if found is None and isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
             found = int(value)

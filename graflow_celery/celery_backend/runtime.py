@@ -66,6 +66,8 @@ logger = logging.getLogger(__name__)
 #: The control command that workers obey; see `stopping`.
 STOP_STALE = "graflow_stop_stale"
 GRAPHS_KEPT = 64
+#: Of all graphs together that are kept, besides the newest: a node is about a kilobyte.
+NODES_KEPT = 20_000
 FUNCTIONS_KEPT = 4096
 
 
@@ -104,7 +106,7 @@ class Runtime:
         self.losses = Losses(self.engine, self.store.reports, settings.max_losses, random.random, self._stop_stale)
         #: The graphs of the runs that this client submitted and still has.
         self.packed: WeakValueDictionary[str, PackedGraph] = WeakValueDictionary()
-        self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
+        self._graphs: Recent[str, LoadedGraph] = Recent(GRAPHS_KEPT, lambda graph: len(graph.code), NODES_KEPT)
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
         self.knowledge = Knowledge()
         self._kinds: Recent[str, Mapping[str, str]] = Recent(GRAPHS_KEPT)
@@ -249,16 +251,12 @@ class Runtime:
         Raises:
             BlobMissingError, BlobRejectedError: see there.
         """
-        with self._lock:
-            if name in self._graphs:
-                self._graphs.move_to_end(name)
-                self.content.count("memory")
-                return self._graphs[name]
+        found = self._graphs.get(name)
+        if found is not None:
+            self.content.count("memory")
+            return found
         loaded = self._retried(RunRef("", name)) or self._stored(name)
-        with self._lock:
-            self._graphs[name] = loaded
-            while len(self._graphs) > GRAPHS_KEPT:
-                self._graphs.popitem(last=False)
+        self._graphs.put(name, loaded)
         return loaded
 
     def _stored(self, name: str) -> LoadedGraph:

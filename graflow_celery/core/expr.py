@@ -153,10 +153,12 @@ class ParallelGroup(Executable):
         *,
         policy: str | GroupPolicy = "strict",
         timeout: float | None = None,
+        batch: int | None = None,
         register_to_context: bool = True,
     ) -> None:
         self._parts: Parts[Executable] = tasks if isinstance(tasks, Parts) else Parts(tasks)
         self.timeout = checked_timeout(timeout, name or "(unnamed)")
+        self.batch = checked_batch(batch, name or "(unnamed)")
         self._name = name
         self.policy: GroupPolicy = as_policy(policy)
         self.backend: str | None = None
@@ -174,6 +176,7 @@ class ParallelGroup(Executable):
         new: list[Executable] = []  # what is not in the graph yet, as far as is known
         policy: GroupPolicy = StrictGroupPolicy()
         timeout: float | None = None
+        batch: int | None = None
         for number, operand in enumerate(operands):
             if not isinstance(operand, ParallelGroup) or not operand.is_open:
                 members = members.plus((operand,))
@@ -182,11 +185,12 @@ class ParallelGroup(Executable):
             members = members.plus(operand._parts) if number else operand._parts
             policy = policy if operand.policy == StrictGroupPolicy() else operand.policy
             timeout = operand.timeout if timeout is None else timeout
+            batch = operand.batch if batch is None else batch
             if definition is not None and definition.graph.nodes.get(operand.task_id) is operand:
                 definition.graph.remove_node(operand.task_id)
             else:
                 new += operand._parts
-        made = cls(members, policy=policy, timeout=timeout, register_to_context=False)
+        made = cls(members, policy=policy, timeout=timeout, batch=batch, register_to_context=False)
         if definition is not None:
             for member in new:
                 member.register(definition.graph)
@@ -242,10 +246,12 @@ class ParallelGroup(Executable):
         backend_config: Mapping[str, Any] | None = None,
         policy: str | GroupPolicy | None = None,
         timeout: float | None = None,
+        batch: int | None = None,
     ) -> Self:
         """Sets how the group runs and which policy judges it. Returns the group itself.
 
         After ``timeout`` seconds the barrier closes: members that have not ended count as failed, the policy judges.
+        ``batch``: how many members travel to the workers in one message, 1 for none together.
 
         ``backend`` and ``backend_config`` are accepted as graflow's scripts give them; where a group runs is decided
         by the run (``execute(backend=...)``), not by the group.
@@ -258,6 +264,8 @@ class ParallelGroup(Executable):
             self.policy = as_policy(policy)
         if timeout is not None:
             self.timeout = checked_timeout(timeout, self.task_id)
+        if batch is not None:
+            self.batch = checked_batch(batch, self.task_id)
         return self
 
     def _registering(self, graph: TaskGraph) -> Iterator[Executable]:
@@ -278,6 +286,13 @@ def checked_timeout(timeout: float | None, group: str) -> float | None:
     if timeout is None or (isinstance(timeout, int | float) and timeout > 0):
         return timeout
     raise GraphCompilationError(f"Parallel group '{group}': timeout={timeout!r} must be a number of seconds over 0.")
+
+
+def checked_batch(batch: int | None, group: str) -> int | None:
+    """Raises GraphCompilationError unless ``batch`` is None or a whole number from 1 to 1000."""
+    if batch is None or (isinstance(batch, int) and 1 <= batch <= 1000):
+        return batch
+    raise GraphCompilationError(f"Parallel group '{group}': batch={batch!r} must be a whole number from 1 to 1000.")
 
 
 def chain(*tasks: Executable) -> SequentialTask:

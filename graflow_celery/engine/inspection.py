@@ -9,6 +9,7 @@ from graflow_celery.core.commands import DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import NodeSpec
 from graflow_celery.core.state import Applied, NodeState
+from graflow_celery.engine.holding import Holding
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.oversight import Lease, Ledger, Workforce
 from graflow_celery.engine.runner import Engine
@@ -50,20 +51,11 @@ class _Findings:
         self.replaced += not applied.stale
 
 
-#: A run's id, a node's key, and the number of an attempt.
-Attempted = tuple[str, str, int]
-
-
-def _attempted(lease: Lease) -> frozenset[Attempted]:
-    """What a worker has, to be looked up at once: it may have as much as there is to be looked for."""
-    return frozenset((item.run.id, item.node, item.attempt) for item in lease.held)
-
-
 class _Crew:
     """What the workers' last beats say together."""
 
     def __init__(self, leases: Mapping[str, Lease]) -> None:
-        self.held = {attempt for lease in leases.values() for attempt in _attempted(lease)}
+        self.holding = Holding({worker: lease.held for worker, lease in leases.items()})
         self.queues = {queue for lease in leases.values() for queue in lease.queues}
 
 
@@ -97,7 +89,7 @@ class Inspection:
         self._clock = now
         self._now = 0.0
         self._living: Mapping[str, Lease] = {}
-        self._has: dict[str, frozenset[Attempted]] = {}
+        self._has: dict[str, Holding] = {}
         self._dead: Mapping[str, str] = {}
         self._crew: _Crew | None = None
         self._left: dict[str, float] = {}
@@ -114,7 +106,7 @@ class Inspection:
             self._now = self._clock()
             holders = {report.holder for report in nodes if report.holder}
             self._living = self._workforce.living(holders.difference(self._dead))
-            self._has = {worker: _attempted(lease) for worker, lease in self._living.items()}
+            self._has = {worker: Holding({worker: lease.held}) for worker, lease in self._living.items()}
             self._crew = None
             self._left = {}
             self._stalled = {run: told for run, told in self._stalled.items() if self._now - told[0] < VOUCHED}
@@ -165,7 +157,7 @@ class Inspection:
             if age > self._patience.timeout or report.holder in self._dead:
                 cause = f"{self._dead.get(report.holder) or f'worker {report.worker} is gone'} while it ran this"
                 found.count(self._losses.lost(run, place.plan, place.key, report, cause))
-        elif (run.id, place.key, report.attempt) not in self._has[report.holder]:
+        elif not self._has[report.holder].has(run.id, place, report.attempt):
             if age - lease.age > self._patience.interval:
                 cause = f"worker {lease.name} lives, and does not run it any more"
                 found.count(self._losses.returned(run, place.plan, place.key, report, cause))
@@ -180,7 +172,7 @@ class Inspection:
         found.queues.add(queue)
         if not self._has_left(queue, report.started):
             found.soon += [place.key] if self._turnover.is_close(queue) else []
-        elif not self._is_held(run, place.key, report.attempt):
+        elif not self._is_held(run, place, report.attempt):
             found.count(self._losses.returned(run, place.plan, place.key, report, _left(queue)))
 
     def _group(self, run: RunRef, place: Place, report: NodeReport, found: _Findings) -> None:
@@ -197,7 +189,7 @@ class Inspection:
             return
         records = zip(members.items(), self._ledger.reports(run, list(members)), strict=True)
         waiting = {member: queue for (member, queue), record in records if record is None}
-        held = {member for member in waiting if self._is_held(run, member, run.first)}
+        held = {member for member in waiting if self._is_held(run, Place.of(place.plan, member), run.first)}
         lost = {member: queue for member, queue in waiting.items() if queue in left and member not in held}
         for member, queue in lost.items():
             found.count(self._losses.returned(run, place.plan, member, None, _left(queue)))
@@ -240,8 +232,8 @@ class Inspection:
     def _queue_of(self, spec: NodeSpec) -> str:
         return spec.options.queue or self._queue
 
-    def _is_held(self, run: RunRef, node: str, attempt: int) -> bool:
-        return (run.id, node, attempt) in self._everybody().held
+    def _is_held(self, run: RunRef, place: Place, attempt: int) -> bool:
+        return self._everybody().holding.has(run.id, place, attempt)
 
     def _everybody(self) -> _Crew:
         if self._crew is None:

@@ -1,7 +1,7 @@
 """`python -m tests.bench.beyond --write`: measures what `docs/scale.md` says in its table, and writes it there.
 
-What is measured is the server's CPU time, its commands and its memory: they depend little on what else the machine does.
-What a server carries is worked out from that, for a core that is 70 % busy.
+What is measured is the server's CPU time, its commands and its memory: they depend little on what else the machine
+does. What a server carries is worked out from that, for a core that is 70 % busy.
 """
 
 from __future__ import annotations

@@ -8,10 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # --quiet twice: errors alone. What pip warns of on a well-set machine is no news to who wants a demo.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+# The task queues that the benchmark compares with.
+PEERS := .peers
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-signed check format bench bench-content bench-faults bench-scale bench-beyond chaos env clean
+.PHONY: help demo test test-signed check format bench bench-profile bench-peers bench-content bench-faults bench-scale
+.PHONY: bench-beyond chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
@@ -19,7 +22,9 @@ help:
 	@echo 'make test-signed  the tests of meaning, and some of faults, with a secret set'
 	@echo 'make check   format, lint, types and the import contract'
 	@echo 'make format  format the code and mend what the linter can mend'
-	@echo 'make bench   throughput, against the same in raw Celery'
+	@echo 'make bench   speed, against raw Celery and its bars (some minutes; ARGS=--help: what else it can do)'
+	@echo 'make bench-peers    huey, Ray and Dask, each in an environment of its own, for ARGS="--peers huey,ray,dask"'
+	@echo 'make bench-profile  where our processes spend their time, by py-spy'
 	@echo 'make bench-content  what of graphs and values goes over the wire, against raw Celery (ARGS=...)'
 	@echo 'make bench-scale  time and memory by the size of graphs and runs (ARGS=...)'
 	@echo 'make bench-beyond  what one server carries, into docs/scale.md'
@@ -50,7 +55,23 @@ format: env
 	@$(BIN)/ruff format $(SOURCES)
 
 bench: env
-	@exec $(BIN)/python -m tests.bench
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+bench-profile: env
+	@$(PIP) install --editable '.[bench]'
+	@exec $(BIN)/python -m tests.bench --profile $(ARGS)
+
+# Other task queues, away from our own environment: their dependencies are theirs.
+bench-peers: $(PEERS)/huey/.installed $(PEERS)/ray/.installed $(PEERS)/dask/.installed
+
+$(PEERS)/huey/.installed: WANTED := huey redis
+$(PEERS)/ray/.installed: WANTED := ray
+$(PEERS)/dask/.installed: WANTED := distributed
+$(PEERS)/%/.installed:
+	@echo 'Installing $* into $(@D) (once) ...'
+	@'$(PYTHON)' -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install $(WANTED)
+	@touch $@
 
 bench-scale: env
 	@exec $(BIN)/python -m tests.bench.scale $(ARGS)
@@ -70,7 +91,7 @@ bench-faults: env
 env: $(VENV)/.installed-dev
 
 clean:
-	rm -rf $(VENV) build dist report *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build dist report *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find graflow_celery tests examples config -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment counts as made only when its stamp is written, so one that was interrupted is made anew.

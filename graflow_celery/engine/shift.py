@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from graflow_celery.codec.exceptions import traceback_text
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, graph_of
 from graflow_celery.core.events import NodeReturned, NodeSucceeded, StepsExceeded
@@ -23,7 +24,7 @@ from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Emission, Leave, NodeState, Transition
 from graflow_celery.engine.known import Knowledge, Known
-from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names, run_attempt
+from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.terms import Entry, Terms
 from graflow_celery.errors import GraflowError, UnavailableError
@@ -151,14 +152,24 @@ class Shift:
     def _run(self, job: _Job) -> None:
         with self.terms.begins(job.attempt):
             if job.code is None or job.begun is None:
-                applied = run_attempt(self.engine, job.attempt, job.host)
+                attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._at_once, job))
+                applied = finished(attempt.steps(), job.host.run_coroutine)
             else:
                 attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job), job.known.place)
                 applied = finished(attempt.run(job.code, job.begun), job.host.run_coroutine)
         with self.lock:
             seconds, self._current = self.clock() - self._since, None
-            if applied is not _PENDING:  # the store knows already
-                self.entries.append(Entry(job.attempt.node, job.attempt.number, _state(None, applied), "", seconds))
+            if applied.stale:
+                self._note(job, None, Outcome(duration=seconds), applied)
+
+    def _at_once(self, job: _Job, end: End) -> Applied:
+        """Commits an attempt's end, with all that follows. Raises SerializationError: it cannot be stored."""
+        transition = self.engine.scheduler.decide(end.plan, end.event)
+        applied = self.engine.deliver(self.run, end.plan, end.event, end.outcome, end.committed)
+        if not applied.stale:
+            with self.lock:
+                self._note(job, transition, end.outcome, applied)
+        return applied
 
     def _collect(self, job: _Job, end: End) -> Applied:
         """Keeps an attempt's end until the store is asked next. Raises SerializationError: it cannot be stored."""
@@ -303,7 +314,7 @@ class Shift:
     def _answered(self, item: _Pending, answer: Answer) -> None:
         job = item.job
         if isinstance(answer, GraflowError):
-            AttemptRun(self.engine, job.attempt, job.host).failed(answer)
+            AttemptRun(self.engine, job.attempt, job.host, partial(self._at_once, job)).failed(answer)
         elif isinstance(answer, Begun) and answer.leave.max_steps is not None:
             self.engine.end(self.run, StepsExceeded(answer.leave.max_steps))
         elif isinstance(answer, Begun) and job.assumed:
@@ -329,13 +340,24 @@ class Shift:
         end.committed(applied)
         self.engine.committed(self.run, end.plan, transition, applied)
         self.engine.told(self.run, applied)
-        state = _state(transition, applied)
-        self.entries.append(Entry(job.attempt.node, job.attempt.number, state, transition.reason, outcome.duration))
+        self._note(job, transition, outcome, applied)
         if applied.stale:
             if job.then is not None:  # nothing leads to it
                 self._drop(job.then)
             return []
         return [(end.plan, emission) for emission in applied.emissions if emission.command not in self._taken]
+
+    def _note(self, job: _Job, transition: Transition | None, outcome: Outcome, applied: Applied) -> None:
+        raised = None if applied.stale else outcome.error
+        entry = Entry(
+            job.attempt.node,
+            job.attempt.number,
+            _state(transition, applied),
+            "" if transition is None else transition.reason,
+            outcome.duration,
+            "" if raised is None else traceback_text(raised),
+        )
+        self.entries.append(entry)
 
     def _follow(self, found: list[tuple[Plan, Emission]]) -> None:
         """Carries out what commits queued: here, where that may be, or by whoever does."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
+from graflow_celery.redis_backend.progress import counts_of
 from graflow_celery.redis_backend.slices import put_fields, put_scores, scanned, sliced
 from graflow_celery.redis_backend.snapshots import joins_of, record_text, state_of
 from graflow_celery.redis_backend.values import references
@@ -223,12 +223,11 @@ def _drop(pipe: Any, key: str, fields: Any) -> None:
 
 
 def _meta(state: RunState) -> dict[str, str | int]:
-    ended = Counter(record.state for record in state.nodes.values())
     fields: dict[str, str | int] = {
         "status": state.status.value,
         "outstanding": state.outstanding,
         "steps": state.steps,
         "ended": state.ended,
-        **{one.value: ended[one] for one in (NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED)},
+        **counts_of(state),
     }
     return fields if state.last_node is None else {**fields, "last_node": state.last_node}

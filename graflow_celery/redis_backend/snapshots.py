@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,7 @@ from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
+from graflow_celery.redis_backend.progress import counts_of
 from graflow_celery.redis_backend.slices import put_fields, put_scores
 from graflow_celery.redis_backend.values import DEADLINE, ValueStore
 
@@ -220,14 +220,13 @@ def joins_of(state: RunState) -> dict[str, str | int]:
 
 
 def _meta(state: RunState) -> dict[str, str | int]:
-    ended = Counter(record.state.value for record in state.nodes.values() if record.state.is_final)
     fields: dict[str, str | int] = {
         "status": state.status.value,
         "reason": state.reason,
         "outstanding": state.outstanding,
         "steps": state.steps,
         "ended": state.ended,
-        **ended,
+        **counts_of(state),
     }
     named = {"max_steps": state.max_steps, "last_node": state.last_node, "failed_node": state.failed_node}
     return fields | {name: value for name, value in named.items() if value is not None}

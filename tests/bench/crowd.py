@@ -19,7 +19,7 @@ from graflow_celery.redis_backend.client import connect
 from graflow_celery.runs import client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
-from tests.bench.workflows import collect, noop
+from tests.bench.speed.flows import collect, noop
 
 TASKS = 4
 

@@ -17,7 +17,7 @@ from graflow_celery.runs import client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
 from tests.bench.content.flows import long_names, nested
-from tests.bench.workflows import fan_out
+from tests.bench.speed.flows import fan_out
 from tests.large_messages import LARGEST, NotWatchedError, Timetable, Watch
 
 pytestmark = pytest.mark.workers

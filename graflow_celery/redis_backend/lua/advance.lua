@@ -284,6 +284,9 @@ local function change_node(t)
     if FINAL[t.becomes] then
       add(meta, t.becomes, 1)
       add(meta, 'ended', 1)
+      if string.sub(t.event, 1, 6) == 'group_' then
+        add(meta, 'groups_' .. t.becomes, 1)
+      end
     end
     if t.becomes == 'succeeded' then
       put(meta, 'last_node', t.node)
@@ -322,6 +325,10 @@ local function change_node(t)
   end
   if t.items then
     tell('count', t.items)
+    local barrier = t.declares and t.declares[1]
+    if barrier and not get(joins, '\0n:' .. barrier[1]) then
+      add(meta, 'members', t.items)
+    end
   end
   if t.reported then
     tell('reported', '1')

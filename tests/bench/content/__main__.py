@@ -18,7 +18,8 @@ from rich.console import Console
 
 from tests.bench.content import graphs, messages, sharing, stage
 from tests.bench.content.stage import Sides
-from tests.bench.content.table import Row, facts, markdown, shown
+from tests.bench.content.table import HEADINGS, TITLE, Row
+from tests.bench.table import facts, markdown, shown
 
 FUZZ = Row(
     "tampered, truncated, unsigned, wrongly signed, oversize, unknown-version blobs",
@@ -63,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 rows += found
                 for row in found:
                     console.print(f"{name}: {row.ours}")
-    console.print(shown(rows))
+    console.print(shown(TITLE, HEADINGS, rows))
     if chosen.markdown:
-        chosen.markdown.write_text(markdown(rows, here), encoding="utf-8")
+        chosen.markdown.write_text(markdown(HEADINGS, rows, here), encoding="utf-8")
     return 1 if any(row.holds is False for row in rows) else 0
 
 

@@ -8,19 +8,18 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graflow_celery.embedded import EmbeddedCluster, EmbeddedServer
-from graflow_celery.embedded.process import GuardedProcess
 from graflow_celery.embedded.scratch import ScratchDirectory
 from graflow_celery.redis_backend.client import connect
 from graflow_celery.settings import celery_url
-from graflow_celery.testing import wait_until
 from tests.bench.content.tap import Message, Tap
+from tests.bench.processes import environment, running, wait_ready
 from tests.servers import free_port
 
 WORKERS, PLACES = 2, 2
@@ -44,7 +43,7 @@ class Ours:
         unserved = {"GRAFLOW_CELERY_QUEUE": f"unserved-{secrets.token_hex(3)}"}
         command = [sys.executable, "-m", "tests.bench.content.client", flow, mark, *options]
         done = subprocess.run(
-            command, check=False, env=_environment({**self.cluster.env, **unserved}), capture_output=True, text=True
+            command, check=False, env=environment({**self.cluster.env, **unserved}), capture_output=True, text=True
         )
         self.server.delete(unserved["GRAFLOW_CELERY_QUEUE"])
         if done.returncode:
@@ -133,10 +132,10 @@ def raw() -> Iterator[Raw]:
         command += ["--concurrency", str(PLACES)]
         commands = [[*command, "-n", f"raw{number}@%h"] for number in range(WORKERS)]
         # Celery refuses to unpickle for root, and the bench may run in a container.
-        with _running("raw", commands, scratch, _environment({"C_FORCE_ROOT": "1"})) as workers:
+        with running("raw", commands, scratch, environment({"C_FORCE_ROOT": "1"})) as workers:
             from tests.bench.content import raw as app  # reads where its server is when it is imported
 
-            _wait_ready(workers, lambda: len(app.app.control.ping(timeout=0.5)) == WORKERS)
+            wait_ready(workers, lambda: len(app.app.control.ping(timeout=0.5)) == WORKERS)
             try:
                 yield Raw(connect(server.url), server.url)
             finally:
@@ -156,40 +155,6 @@ def peer(python: str) -> Iterator[Peer]:
         command = [python, "-m", "graflow.worker.main", "--redis-host", "127.0.0.1", "--redis-port", str(port)]
         command += ["--redis-key-prefix", "peer", "--max-concurrent-tasks", str(PLACES), "--poll-interval", "0.01"]
         commands = [[*command, "--worker-id", f"peer{number}"] for number in range(WORKERS)]
-        with _running("peer", commands, scratch, os.environ) as workers:
-            _wait_ready(workers, lambda: int(client.info("clients")["connected_clients"]) > WORKERS)
+        with running("peer", commands, scratch, os.environ) as workers:
+            wait_ready(workers, lambda: int(client.info("clients")["connected_clients"]) > WORKERS)
             yield Peer(client, server.url, port, python, Path(home))
-
-
-@contextmanager
-def _running(
-    name: str, commands: list[list[str]], scratch: ScratchDirectory, env: Mapping[str, str]
-) -> Iterator[list[GuardedProcess]]:
-    home = scratch.make()
-    processes = [
-        GuardedProcess(f"Worker {name}{number}", command, log=home / f"{name}{number}.log", env=env, scratch=home)
-        for number, command in enumerate(commands)
-    ]
-    try:
-        for process in processes:
-            process.start()
-        yield processes
-    finally:
-        for process in processes:
-            process.stop(grace=0.0)
-        scratch.remove()
-
-
-def _wait_ready(workers: Sequence[GuardedProcess], answers: Callable[[], bool]) -> None:
-    def ready() -> bool:
-        for worker in workers:
-            assert worker.running, worker.last_words()
-        return answers()
-
-    wait_until(ready, timeout=60, description=f"{workers[0].name} and those beside it")
-
-
-def _environment(more: dict[str, str]) -> dict[str, str]:
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH", "")])])
-    return {**os.environ, "PYTHONPATH": path, **more}

@@ -22,10 +22,11 @@ from rich.console import Console
 from tests.bench.faults import crashes
 from tests.bench.faults.alarms import false_alarms
 from tests.bench.faults.cost import of_heartbeats
-from tests.bench.faults.crashes import Try
+from tests.bench.faults.crashes import SEED, Try
 from tests.bench.faults.load import on_the_server
 from tests.bench.faults.sides import RABBITMQ, Opened, Ours, Place, Plain, rabbitmq_answers
-from tests.bench.faults.table import Row, facts, markdown, shown, summary, within
+from tests.bench.faults.table import HEADINGS, TITLE, Row, summary, within
+from tests.bench.table import facts, markdown, shown
 
 LOST_CAUSES = 2
 
@@ -113,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     rabbit = rabbitmq_answers()
     with Place() as place:
-        here = facts(redis.Redis.from_url(place.server.url))
+        here = facts(redis.Redis.from_url(place.server.url), f"seed {SEED}")
         console.print(here)
         for figure in FIGURES:
             if chosen.only not in figure.name:
@@ -128,9 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "alarms": lambda: false_alarms(place, minutes, console.print),
         }
         rows += [measured() for name, measured in loads.items() if chosen.only in name]
-    console.print(shown(rows))
+    console.print(shown(TITLE, HEADINGS, rows))
     if chosen.markdown:
-        chosen.markdown.write_text(markdown(rows, here), encoding="utf-8")
+        chosen.markdown.write_text(markdown(HEADINGS, rows, here), encoding="utf-8")
     return 0 if all(row.holds for row in rows) else 1
 
 

@@ -1,20 +1,15 @@
-"""What was measured, as a table on the terminal and as Markdown."""
+"""What was measured, as rows of a table."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
 
-from rich.table import Table
+from tests.bench.faults.crashes import BOUND, Try
 
-from tests.bench.faults.crashes import BOUND, SEED, Try
-
+TITLE = "faults: medians; (least to most; number of tries)"
 HEADINGS = (
     "figure",
     "bar",
@@ -38,29 +33,6 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         return self.figure, self.bar, self.ours, "yes" if self.holds else "NO", self.plain, self.plain_late
-
-
-def shown(rows: Sequence[Row]) -> Table:
-    table = Table(title="faults: medians; (least to most; number of tries)", show_lines=True)
-    for heading in HEADINGS:
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*row.cells())
-    return table
-
-
-def markdown(rows: Sequence[Row], facts: str) -> str:
-    lines = [facts, "", f"| {' | '.join(HEADINGS)} |", f"|{' --- |' * len(HEADINGS)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row.cells())} |" for row in rows), ""])
-
-
-def facts(server: Any) -> str:
-    """The machine and the versions, in one line."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("celery", "kombu", "redis"))
-    return (
-        f"Python {platform.python_version()}, {versions}, server {server.info('server')['redis_version']}, "
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, seed {SEED}"
-    )
 
 
 def within(tries: Sequence[Try], bar: float, worst: float) -> bool:

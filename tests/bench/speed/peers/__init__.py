@@ -1,0 +1,1 @@
+"""Programs that run in the environments of other task queues, beside this package and not in it."""

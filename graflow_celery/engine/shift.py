@@ -104,7 +104,9 @@ class Shift:
     entries: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._began = self._asked_at = self._since = self.clock()
+        self._asked_at = self._since = self.clock()
+        #: When the first attempt began: a process that is new takes its time to load code.
+        self._began: float | None = None
         self._waiting: deque[_Job] = deque()
         self._granted: deque[_Job] = deque()
         self._pending: list[_Pending] = []
@@ -147,6 +149,7 @@ class Shift:
             if not self._granted or len(self._pending) >= SLICE or self.clock() - self._asked_at > FRESH:
                 return None
             self._current, self._since = self._granted.popleft(), self.clock()
+            self._began = self._began or self._since
             return self._current
 
     def _run(self, job: _Job) -> None:
@@ -190,7 +193,7 @@ class Shift:
 
     def _go_on(self, job: _Job, transition: Transition, change: Change, end: End) -> None:
         """Takes on what surely follows from an attempt alone, if it may run here."""
-        if transition.becomes is not NodeState.SUCCEEDED or self.clock() - self._began > TURN:
+        if transition.becomes is not NodeState.SUCCEEDED or self._is_over:
             return
         found = [*transition.emissions, *(emission for item in transition.arrivals for emission in item.then)]
         command = found[0].command if len(found) == 1 and not found[0].delay else None
@@ -237,7 +240,7 @@ class Shift:
     def _exchange(self) -> bool:
         """Commits what has ended, and asks for leave for what comes next. False: there is nothing left to do."""
         with self.lock:
-            if self.clock() - self._began > TURN:
+            if self._is_over:
                 self._pass_on()
             self._granted = deque(self._pending_leave(self._granted))
             for job in self._slice():
@@ -390,7 +393,7 @@ class Shift:
     def _takes(self, plan: Plan, emission: Emission) -> bool:
         """Takes on a node or group that is ready, if it may run here."""
         command = emission.command
-        if self.clock() - self._began > TURN or emission.delay or graph_of(command) != plan.graph:
+        if self._is_over or emission.delay or graph_of(command) != plan.graph:
             return False
         if isinstance(command, DispatchNode) and self._goes_on(plan, command):
             self._waiting.append(self._follower(plan, command))
@@ -411,6 +414,11 @@ class Shift:
             self._rest = Members(command.group, 1, len(place.spec.entries) - 1, command.graph)
 
     # ------------------------------------------------------------------------------------ giving way
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether its turn is: what is left is for whoever comes next."""
+        return self._began is not None and self.clock() - self._began > TURN
 
     @property
     def busy(self) -> float:

@@ -21,7 +21,7 @@ from graflow_celery.redis_backend.client import connect
 from graflow_celery.settings import load_settings
 from tests.bench.crowd import Crowd, Tick, crowd, tick
 from tests.bench.fleet import Fleet, measured
-from tests.bench.scale.shapes import group, line
+from tests.bench.speed import flows as workflows
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 BEGIN, END = "<!-- measured: make bench-beyond -->", "<!-- end of what was measured -->"
@@ -124,8 +124,8 @@ def main() -> int:
     with EmbeddedCluster(workers=2, concurrency=1) as cluster:
         settings = cluster.settings
         version = connect(settings.redis_url).info("server")["redis_version"]
-        member = cost(settings, group(MEMBERS), MEMBERS)
-        hop = cost(settings, line(HOPS), HOPS)
+        member = cost(settings, workflows.fan_out(MEMBERS), MEMBERS)
+        hop = cost(settings, workflows.line(HOPS), HOPS)
         runs = crowd(settings, RUNS)
     with EmbeddedServer() as server:
         look = tick(load_settings(redis_url=server.url, broker_url="", result_backend=""), ACTIVE)

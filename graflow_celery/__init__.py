@@ -1,4 +1,4 @@
-"""graflow_celery: pipelines written as ``fetch >> (clean | profile) >> publish``, run in threads or as Celery chords.
+"""graflow_celery: pipelines written as ``fetch >> (clean | profile) >> publish``, run in threads or on Celery workers.
 
 Every public name is importable from here. Names are loaded when they are first used: this module itself loads neither
 celery nor redis.

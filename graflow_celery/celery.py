@@ -31,7 +31,7 @@ def setup(app: Celery, settings: Settings | None = None) -> Celery:
         settings: where runs and content live; the environment's by default.
 
     Raises:
-        ConfigError: the result backend cannot count chords.
+        ConfigError: Celery does not know the broker, or cannot load the result backend.
     """
     chosen = settings or load_settings()
     return metrics.install(offer(backend.setup(app, chosen), chosen), chosen)

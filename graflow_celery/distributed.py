@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.runtime import Runtime
-from graflow_celery.celery_backend.showing import shown
+from graflow_celery.celery_backend.showing import shown, shown_by
 from graflow_celery.celery_backend.source import Source
 from graflow_celery.celery_backend.submitting import check_run_id, found, start
 from graflow_celery.codec.manifest import PackedGraph, pack_graph
@@ -40,6 +41,7 @@ from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.client import patience
 from graflow_celery.runs import Progress, Run, client_runtime
 from graflow_celery.settings import Settings
+from graflow_celery.threads import call
 
 MAX_STEPS = 10_000
 #: Seconds for which a submit waits for a server that does not answer its first question: enough for a second try, over
@@ -88,9 +90,11 @@ def submit(
         run._source = Source.of_graph(runtime, packed, initial_channel or {})
         with patience(SUBMIT_PATIENCE), runtime.client.pipeline(transaction=False) as pipe:
             unserved = runtime.liveness.ask(pipe, plan.queues(runtime.settings.queue))
+            learned = runtime.durations.ask(pipe, packed.kinds.values())
             upload = runtime.content.ask(pipe, packed)
             replies = iter(pipe.execute())
         _check_workers(unserved(replies), require_workers)
+        learned(replies)
         run.uploaded_blobs, run.uploaded_bytes = upload(replies)
     except SerializationError as error:
         raise GraphCompilationError(str(error)) from error
@@ -171,14 +175,19 @@ def finish(
 async def execute_async(
     submit: Callable[[], Run],
     timeout: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     feedback: Handler | None = None,
 ) -> tuple[Any, Run]:
     """Submits a run, in a thread, and does what :func:`finish` does without blocking the event loop."""
     run = await aio.submitted(submit)
-    if feedback is not None:
-        progress = consulted(feedback, run.records, run.answer, Callers().call, progress)
-    return await aio.finish(run._runtime, run, timeout, progress), run
+    with contextlib.ExitStack() as showing:
+        if progress is True:
+            display = await call(run.display)
+            progress = showing.enter_context(shown_by(display, run._run)).feed
+        tell = progress or None
+        if feedback is not None:
+            tell = consulted(feedback, run.records, run.answer, Callers().call, tell)
+        return await aio.finish(run._runtime, run, timeout, tell), run
 
 
 def recent_runs(count: int = 20, settings: Settings | None = None) -> list[Run]:

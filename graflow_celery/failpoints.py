@@ -24,13 +24,12 @@ class Point(StrEnum):
     NODE_BEGUN = "node.begun"  # the store says it runs, its code was not called
     NODE_RAN = "node.ran"  # the code came to its end, its outcome is not committed
     NODE_COMMITTED = "node.committed"  # what follows was not sent
-    NODE_FOLLOWED = "node.followed"  # what follows was sent, Celery did not count the chord's part
+    NODE_FOLLOWED = "node.followed"  # what follows was sent, the message was not acknowledged
 
     GROUP_EXPANDING = "group.expanding"  # the items of a mapped task are kept, their number is not committed
     GROUP_EXPANDED = "group.expanded"  # the members were not sent
 
     MESSAGES_MADE = "messages.made"  # committed, nothing was sent
-    MESSAGES_ANNOUNCED = "messages.announced"  # Celery knows the chords' sizes, no message was sent
     MESSAGES_BROKEN_OFF = "messages.broken_off"  # the first message of several was sent
     MESSAGES_SENT = "messages.sent"  # the outbox does not know
     MESSAGES_ACKNOWLEDGED = "messages.acknowledged"  # all is done
@@ -38,9 +37,7 @@ class Point(StrEnum):
     BARRIER_RECEIVED = "barrier.received"  # nothing was looked at
     BARRIER_JUDGED = "barrier.judged"  # the verdict is not committed
     BARRIER_COMMITTED = "barrier.committed"  # what follows was not sent
-    BARRIER_FOLLOWED = "barrier.followed"  # what follows was sent, Celery did not count it for the group around
-
-    PART_COUNTED = "part.counted"  # Celery counted the part, the message was not acknowledged
+    BARRIER_FOLLOWED = "barrier.followed"  # what follows was sent, the message was not acknowledged
 
     CHILD_DIED = "child.died"  # a worker saw a process of its pool die, the store does not know
     CHILD_REPLACED = "child.replaced"  # its task is with another process, the old message was not acknowledged

@@ -222,7 +222,8 @@ class LocalRun:
         request = FeedbackRequest.of(find(self.engine, self.run, request_id))
         response = as_response(request, value, reason, by)
         with self._gate:
-            answer(self.engine, self.run, self.channel, request_id, response, time.time())
+            with self._executor.from_outside():
+                answer(self.engine, self.run, self.channel, request_id, response, time.time())
             if self._closed:
                 self._go_on()
 

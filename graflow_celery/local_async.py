@@ -25,6 +25,7 @@ async def execute(
     *,
     timeout: float | None = None,
     progress: Progress | None = None,
+    made: Callable[[LocalRun], None] | None = None,
     **options: Any,
 ) -> LocalRun:
     """Runs a workflow until it has ended and nothing of it works any more; the answer gives ``result()``.
@@ -34,6 +35,7 @@ async def execute(
 
     Args:
         progress: called in the event loop, with each event of the run, in their order.
+        made: is given the run before it starts.
         options: more of :class:`LocalRun`'s.
 
     Raises:
@@ -52,6 +54,8 @@ async def execute(
 
     observer = tell if progress is not None else None
     run = LocalRun(definition, observer=observer, pool=own or POOLS.nodes(), **options)
+    if made is not None:
+        made(run)
     run.when_ended(lambda: run.stop(idle))
     run.start()
     limit = asyncio.timeout(timeout)

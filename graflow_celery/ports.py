@@ -11,7 +11,9 @@ from graflow_celery.core.commands import Command
 from graflow_celery.core.events import Event
 from graflow_celery.core.extend import Extension
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.quick import quick
 from graflow_celery.core.state import Applied, Leave, NodeState, RunState, Transition
+from graflow_celery.errors import GraflowError
 
 #: One line of a run's event log: ``event``, ``at`` (seconds since the epoch, by the store's clock) and what belongs to
 #: the event: ``node``, ``attempt``, ``worker``, ``duration`` (seconds), ``reason``, ``count``, ``request`` (an id).
@@ -93,6 +95,7 @@ class FeedbackRecord:
     expired: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an attempt brought: a value or an error, on which worker, in how many seconds.
@@ -110,6 +113,7 @@ class Outcome:
     reported: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeOutcome:
     """A node as a barrier or a client sees it."""
@@ -119,6 +123,7 @@ class NodeOutcome:
     error: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Begun:
     """Leave to run an attempt, with the values that the store has for the names that were asked for.
@@ -131,6 +136,7 @@ class Begun:
     input: Any = NOTHING
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One attempt to run. ``node`` is its key; ``worker`` who runs it as people say, ``holder`` as records do."""
@@ -143,11 +149,63 @@ class Attempt:
     holder: str = ""
 
 
+#: Where a store keeps the forms that it gives to what is the same in every run.
+Forms = dict[Any, str]
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A step of a run: leave that is asked for to run an attempt.
+
+    Attributes:
+        scopes: the groups around the node. ``names``: looked up in results, then in the channel.
+        reached: what leads to the attempt is in a step before this one, and may be refused: then there is no leave.
+        renews: leave was given, a while ago, and the attempt was not run yet: whether that still holds.
+        answers: the command that is carried out with it, and leaves the outbox.
+        forms: those of questions about the same attempt of the same graph.
+    """
+
+    attempt: Attempt
+    scopes: tuple[str, ...]
+    names: tuple[str, ...]
+    reached: bool = False
+    renews: bool = False
+    answers: Command | None = None
+    forms: Forms | None = None
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A step of a run: a transition, and the outcome that belongs to it, in whatever form the store keeps it."""
+
+    transition: Transition
+    kept: Any
+
+
+Step = Asked | Change
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Those that a group starts with, from number ``first`` on; of a mapped task those for its items.
+
+    ``group`` is the activation key; ``graph`` the graph that it belongs to, if it was added while the run went on.
+    """
+
+    group: str
+    first: int
+    count: int
+    graph: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """An attempt that a worker has: in its process ``pid`` if it is ``running``, else received and not begun.
 
-    ``added``: the graph that the node belongs to, if it was added while the run went on.
+    ``added``: the graph that the node belongs to, if it was added while the run went on. With ``members`` it stands for
+    the attempts of so many members of the group ``node``: the number of the first, and how many.
     """
 
     run: RunRef
@@ -156,6 +214,12 @@ class Held:
     added: str = ""
     pid: int = 0
     running: bool = False
+    members: tuple[int, int] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many attempts it stands for."""
+        return 1 if self.members is None else self.members[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +291,9 @@ class Snapshot:
     ttls: Mapping[str, float] = field(default_factory=dict)
 
 
+Answer = Begun | Applied | GraflowError | None
+
+
 class RunStore(Protocol):
     """The truth about runs. Each method is atomic. Nodes are named by activation keys, results by node ids."""
 
@@ -268,6 +335,36 @@ class RunStore(Protocol):
         """Takes commands that were carried out from the outbox."""
 
 
+class SteppingStore(RunStore, Protocol):
+    """A run store that takes several steps of a run at once."""
+
+    def change(
+        self,
+        run: RunRef,
+        transition: Transition,
+        outcome: Outcome,
+        holder: str | None = None,
+        forms: Forms | None = None,
+    ) -> Change:
+        """A step that :meth:`advance` will take, with the outcome as it is now.
+
+        Args:
+            holder: it changes nothing unless this worker runs the attempt.
+            forms: those of this transition, with whatever outcome.
+
+        Raises:
+            SerializationError: the outcome cannot be stored.
+        """
+
+    def value(self, change: Change) -> Any:
+        """A copy of the value that a change brings."""
+
+    def advance(self, run: RunRef, taken: Sequence[Step]) -> list[Answer]:
+        """Takes steps one after the other, all in one atomic step, and says of each what :meth:`begin` or
+        :meth:`commit` would: that one is refused does not keep the others from being taken. Where leave was given and
+        a value cannot be read, the answer is the error."""
+
+
 class CheckpointStore(Protocol):
     """Where checkpoints are kept, by name. A name has parts with ``/`` between them."""
 
@@ -298,12 +395,11 @@ class Graphs(Protocol):
 class Executor(Protocol):
     """Where nodes run."""
 
-    @property
-    def fires_barriers(self) -> bool:
-        """Whether the end of a group's last member brings about its barrier without being told (a chord)."""
-
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         """Sees to it that the commands are carried out, here or elsewhere, in ``delay`` seconds. Returns at once."""
+
+    def share(self, run: RunRef, plan: Plan, members: Members) -> None:
+        """Sends the first attempts of members that nobody has begun. That they were sent before does no harm."""
 
 
 class Span(Protocol):

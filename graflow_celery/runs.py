@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from graflow_celery import aio
@@ -35,6 +36,7 @@ from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.explanation import Explanation
 from graflow_celery.engine.feedback import FeedbackRequest, FeedbackResponse, requests
 from graflow_celery.engine.feedback_desk import answer, as_response, find
+from graflow_celery.engine.shift import FRESH
 from graflow_celery.errors import (
     BlobMissingError,
     RunTimeoutError,
@@ -212,12 +214,13 @@ class Run:
             logger.warning("run %s: %s", self.id, record["reason"])
 
     def result(self, node: str | None = None) -> Any:
-        """The result of a node, or the run's last result.
+        """The result of a node, also of one that was added while the run went on, or the run's last result.
 
         Raises:
             Exception: what the failed node raised, its remote traceback as the cause.
             GraflowWorkflowCanceledError: the run was cancelled.
             RunFailedError: the run, or the node, has no result (yet).
+            UnknownNodeError: it has no such node.
         """
         return run_result(self._runtime, self._run) if node is None else node_result(self._runtime, self._run, node)
 
@@ -269,8 +272,11 @@ class Run:
         return self._runtime.snapshots.paths(self._run)
 
     def cancel(self, reason: str = "") -> bool:
-        """Ends the run: nothing of it starts any more. False if it had ended before."""
-        return not self._runtime.engine.end(self._run, CancelRequested(reason or "cancelled by the client")).stale
+        """Ends the run: nothing of it starts any more once this returns. False if it had ended before."""
+        applied = self._runtime.engine.end(self._run, CancelRequested(reason or "cancelled by the client"))
+        if not applied.stale:
+            Event().wait(2 * FRESH)  # for so long what had leave to begin may do so
+        return not applied.stale
 
     def retry_failed(self, from_node: str | Sequence[str] = (), *, dry_run: bool = False) -> RetryReport:
         """Lets the run go on that has ended: what failed or was cut off runs again, and so does all that follows it.

@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where runs, content and channels live.")
     broker_url: str = Field(default="", description="Celery's broker; the redis_url if empty.")
     result_backend: str = Field(
-        default="", description="Celery's result backend, which counts chords; the redis_url if empty."
+        default="",
+        description="Celery's result backend; the redis_url if empty. Runs store nothing there: any will do, and "
+        "`disabled://` is none.",
     )
     key_prefix: str = Field(
         default="graflow", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="First part of every key."
@@ -75,6 +77,19 @@ class Settings(BaseSettings):
     )
     reconnect_timeout: float = Field(
         default=300.0, gt=0, description="Seconds for which clients and workers wait for a server that is away or full."
+    )
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        default="auto",
+        description="Members of a group that one message carries: auto (by how long they take), or a number; 1: none "
+        "together.",
+    )
+    fuse: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Whether a worker's process goes on with the node that follows, and with a group's barrier: auto, "
+        "or off (each has a message).",
+    )
+    events: Literal["on", "off"] = Field(
+        default="on", description="Whether runs' events are written, which progress, Flower, metrics and traces read."
     )
     max_losses: int = Field(default=3, ge=1, description="Workers that a task may lose before it counts as poison.")
     result_ttl: int = Field(default=86_400, ge=60, description="Seconds for which an ended run stays readable.")

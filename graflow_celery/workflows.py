@@ -8,7 +8,7 @@ import html
 import importlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from graflow_celery.core.definition import WorkflowDefinition
@@ -96,24 +96,22 @@ class WorkflowContext(WorkflowDefinition):
         """
         _check_steps(max_steps, checkpoint_every)
         if backend == "local":
-            shown = _module("terminal.live").display(self.plan(start_node), "") if progress is True else None
-            run = LocalRun(
-                self,
-                start_node=start_node,
-                initial_channel=initial_channel,
-                max_steps=max_steps,
-                observer=shown.feed if shown is not None else progress if callable(progress) else None,
-                policy=self.scheduling,
-                llm=self.llm,
-                feedback=feedback,
-                checkpoint_every=checkpoint_every,
-                checkpoint_to=checkpoint_to,
-                settings=settings,
-                tracer=self.tracer,
-            )
-            if shown is not None:
-                shown.model.plan_for = functools.partial(run.graphs.plan_for, run.run)
-            with contextlib.nullcontext() if shown is None else _module("terminal.live").shown(shown, ""):
+            with self._shown(start_node, progress) as (tell, made):
+                run = LocalRun(
+                    self,
+                    start_node=start_node,
+                    initial_channel=initial_channel,
+                    max_steps=max_steps,
+                    observer=tell,
+                    policy=self.scheduling,
+                    llm=self.llm,
+                    feedback=feedback,
+                    checkpoint_every=checkpoint_every,
+                    checkpoint_to=checkpoint_to,
+                    settings=settings,
+                    tracer=self.tracer,
+                )
+                made(run)
                 result = run.execute(timeout)
             return (result, run.context) if ret_context else result
         if backend != "celery":
@@ -139,7 +137,7 @@ class WorkflowContext(WorkflowDefinition):
         *,
         backend: Literal["local", "celery"] = "local",
         timeout: float | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         settings: Settings | None = None,
         feedback: Handler | None = None,
         checkpoint_every: int = 0,
@@ -147,7 +145,8 @@ class WorkflowContext(WorkflowDefinition):
     ) -> Any:
         """What :meth:`execute` does, without blocking the event loop. However many runs wait, threads stay few.
 
-        ``progress`` is called in the event loop. When the caller is cancelled, the run is cancelled.
+        ``progress``, if it is a function, is called in the event loop. When the caller is cancelled, the run is
+        cancelled.
         """
         _check_steps(max_steps, checkpoint_every)
         given: dict[str, Any] = {
@@ -160,14 +159,31 @@ class WorkflowContext(WorkflowDefinition):
         }
         if backend == "local":
             given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback, "tracer": self.tracer}
-            run = await _module("local_async").execute(self, timeout=timeout, progress=progress, **given)
-            result = run.result()
+            with self._shown(start_node, progress) as (tell, made):
+                run = await _module("local_async").execute(self, timeout=timeout, progress=tell, made=made, **given)
+                result = run.result()
         elif backend == "celery":
             submit = functools.partial(self.submit, require_workers=True, **given)
             result, run = await _module("distributed").execute_async(submit, timeout, progress, feedback)
         else:
             raise ConfigError(f"Unknown backend '{backend}'. Use 'local' or 'celery'.")
         return (result, run.context) if ret_context else result
+
+    @contextlib.contextmanager
+    def _shown(
+        self, start_node: str | None, progress: Progress | bool | None
+    ) -> Iterator[tuple[Progress | None, Callable[[LocalRun], None]]]:
+        """What takes the events of a run here, and what is to be told of the run when it is made."""
+        if progress is not True:
+            yield progress or None, lambda run: None
+            return
+        live = _module("terminal.live")
+        with live.shown(live.display(self.plan(start_node), ""), "") as display:
+
+            def made(run: LocalRun) -> None:
+                display.model.plan_for = functools.partial(run.graphs.plan_for, run.run)
+
+            yield display.feed, made
 
     def submit(
         self,

@@ -1,1 +1,1 @@
-"""The executor on Celery: commands become messages and chords, messages become attempts."""
+"""The executor on Celery: commands become messages, messages become attempts."""

@@ -1,15 +1,15 @@
-"""Commands -> Celery messages. A parallel group becomes a chord: its members are the header, its barrier the body.
+"""Commands -> Celery messages. The members of a parallel group share a Celery group id.
 
-It sends nothing. A message carries references alone: run, graph hash, node, attempt. Ids are made from them, so that
-sending a command twice makes the same messages, and a replaced attempt takes the same place in the same chord.
+It sends nothing. A message carries references alone: run, graph hash, node, attempt; or a group, and which of its
+members it is for. Ids are made from them, so that sending a command twice makes the same messages.
 
-A chord's body is in no message: it would be in each member's, with the bodies of all groups around it. Who ends a
-member makes it again, for Celery to count the member.
+No message is part of a Celery chord. The commit that ends a member counts it (`redis_backend/lua/advance.lua`), and
+whoever commits the last one sees to the barrier: see docs/decisions/0010-batches.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +17,17 @@ from graflow_celery.codec.canonical import digest
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.place import Place
-from graflow_celery.core.plan import Plan
+from graflow_celery.core.plan import Plan, TaskOptions
 from graflow_celery.errors import RunStateError
-from graflow_celery.ports import RunRef
+from graflow_celery.ports import Members, RunRef
 
 NODE_TASK = "graflow.node"
 BARRIER_TASK = "graflow.barrier"
 LONGEST_REPR = 64
 #: Stands where Celery would name the sender's own reply queue: nobody is replied to.
 NO_REPLY = "-"
+#: How many members each message is for, of those that are named, which have the same queue and priority.
+Divide = Callable[[RunRef, Plan, Sequence[str]], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,13 @@ class Message:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Chord:
-    """How many parts a chord waits for; to be made known before its header is sent."""
-
-    group_id: str
-    size: int
+def one_each(run: RunRef, plan: Plan, nodes: Sequence[str]) -> Sequence[int]:
+    """A message for each member."""
+    return [1] * len(nodes)
 
 
-def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tuple[list[Chord], list[Message]]:
-    """The chords to announce and the messages to send for some commands, in their order."""
-    chords: list[Chord] = []
+def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command], divide: Divide = one_each) -> list[Message]:
+    """The messages to send for some commands, in their order."""
     messages: list[Message] = []
     for command in commands:
         match command:
@@ -55,29 +53,78 @@ def compile_commands(run: RunRef, plan: Plan, commands: Sequence[Command]) -> tu
                 messages.append(node_message(run, plan, node, attempt))
             case CloseBarrier(group):
                 messages.append(barrier_message(run, plan, group))
-            case OpenGroup(group):
-                place = Place.of(plan, group)
-                chords.append(Chord(chord_id(run, plan, group), len(place.spec.exits)))
-                messages += [
-                    node_message(run, plan, place.inside(entry).key, plan.first)
-                    for entry in place.spec.entries
-                    if not plan[entry].is_group
-                ]
-            case OpenMembers(group, first, count, total):
-                if first == 0:
-                    chords.append(Chord(chord_id(run, plan, group), total))
-                prefix, suffix = Place.of(plan, group).members
-                messages += [
-                    node_message(run, plan, f"{prefix}{index}{suffix}", plan.first)
-                    for index in range(first, first + count)
-                ]
+            case OpenGroup(group, graph):
+                all_of_it = Members(group, 0, len(Place.of(plan, group).spec.entries), graph)
+                messages += compile_members(run, plan, all_of_it, divide)
+            case OpenMembers(group, first, count, _, graph):
+                messages += compile_members(run, plan, Members(group, first, count, graph), divide)
             case _:
                 raise RunStateError(f"No message carries {command!r} out.")
-    return chords, messages
+    return messages
+
+
+def compile_members(run: RunRef, plan: Plan, members: Members, divide: Divide = one_each) -> list[Message]:
+    """The messages for the first attempts of members. Groups among them are opened by commands of their own."""
+    place = Place.of(plan, members.group)
+    messages: list[Message] = []
+    for first, nodes in _alike(place, members):
+        number = first
+        for count in divide(run, plan, nodes):
+            if count == 1:
+                messages.append(node_message(run, plan, nodes[number - first], plan.first))
+            else:
+                messages.append(members_message(run, place, Members(members.group, number, count, members.graph)))
+            number += count
+    return messages
+
+
+def _alike(place: Place, members: Members) -> Iterator[tuple[int, list[str]]]:
+    """The members in rows with the same options for their messages: the number of the first one, and their keys."""
+    plan, numbers = place.plan, range(members.first, members.first + members.count)
+    if place.spec.map is not None:
+        yield members.first, [place.start(number) for number in numbers]
+        return
+    row: list[str] = []
+    first, before = members.first, None
+    for number in numbers:
+        entry = place.spec.entries[number]
+        spec = plan[entry]
+        like = None if spec.is_group else delivery(spec.options)
+        if row and like != before:
+            yield first, row
+            row = []
+        if like is not None:
+            first = first if row else number
+            row.append(place.start(number))
+        before = like
+    if row:
+        yield first, row
+
+
+def delivery(options: TaskOptions) -> tuple[Any, ...]:
+    """What messages have in common that may be one."""
+    return (options.queue, options.priority, options.time_limit, options.soft_time_limit)
+
+
+def members_message(run: RunRef, place: Place, members: Members) -> Message:
+    """The message for the first attempts of several members, all with the options of the first."""
+    plan, last = place.plan, members.first + members.count - 1
+    options = plan[place.start(members.first)].options
+    given = {
+        "task_id": f"{run.id}.{plan.first}.{_short(members.group)}.{members.first}-{last}",
+        "root_id": run.id,
+        "queue": options.queue,
+        "priority": options.priority,
+        "argsrepr": f"{plan.name} {members.group}[{members.first}-{last}] #{plan.first}"[:LONGEST_REPR],
+        "group_id": chord_id(run, plan, members.group),
+    }
+    added = (members.graph,) if members.graph else ()
+    args = (run.id, run.graph, members.group, [members.first, members.count], *added)
+    return Message(NODE_TASK, args, _present(given))
 
 
 def node_message(run: RunRef, plan: Plan, node: str, attempt: int) -> Message:
-    """The message for one attempt of a task; with its place in the chord if its end completes a group's member."""
+    """The message for one attempt of a task; with its place in the group if its end completes a member."""
     options = plan[node].options
     given = {
         "task_id": task_id(run, node, attempt),
@@ -98,7 +145,7 @@ def task_id(run: RunRef, node: str, attempt: int) -> str:
 
 
 def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
-    """The message that closes a group's barrier; with its place in the outer chord if the group is nested."""
+    """The message that closes a group's barrier; with its place in the outer group if it is nested."""
     given = {
         "task_id": barrier_id(run, plan, group),
         "root_id": run.id,
@@ -109,24 +156,12 @@ def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
 
 
 def chord_id(run: RunRef, plan: Plan, group: str) -> str:
-    """Another one after a retry of the run: Celery has counted parts of the old one."""
+    """Another one after a retry of the run, so that who looks at messages can tell them apart."""
     return f"{run.id}.g{_since(plan)}.{_short(group)}"
 
 
 def barrier_id(run: RunRef, plan: Plan, group: str) -> str:
     return f"{run.id}.b{_since(plan)}.{_short(group)}"
-
-
-def chord_body(run: RunRef, plan: Plan, node: str) -> dict[str, Any] | None:
-    """The body of the chord of which a node's end is a part, as a signature: what Celery sends when every part has been
-    counted. None for a node whose end is a part of no chord.
-    """
-    place = Place.of(plan, node)
-    if place.spec.group is None or not place.spec.is_exit:
-        return None
-    message = barrier_message(run, plan, place.around.key)
-    options = {**message.options, "kwargsrepr": "", "reply_to": NO_REPLY}
-    return {"task": message.task, "args": list(message.args), "kwargs": {}, "options": options, "immutable": True}
 
 
 def _place_in_chord(run: RunRef, plan: Plan, node: str) -> dict[str, Any]:

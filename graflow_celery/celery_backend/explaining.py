@@ -10,6 +10,7 @@ from graflow_celery.engine.explaining import Facts, explained
 from graflow_celery.engine.explanation import Explanation
 from graflow_celery.engine.feedback import requests
 from graflow_celery.engine.happenings import TELLING
+from graflow_celery.errors import BlobMissingError, BlobRejectedError
 from graflow_celery.ports import NOTHING, NodeReport, RunRef
 from graflow_celery.redis_backend.events import newest
 
@@ -53,11 +54,14 @@ def explain(runtime: Runtime, run: RunRef, most: int | None = 20) -> Explanation
 
 
 def _items(runtime: Runtime, run: RunRef, records: Mapping[str, NodeReport]) -> dict[str, int]:
-    """How many items open mapped tasks have."""
+    """How many items open mapped tasks have; nothing where the graph is gone."""
     found: dict[str, int] = {}
     for key, report in records.items():
         if report.state is NodeState.RUNNING and report.attempt == 0:
-            spec = runtime.plan_for(run, report.graph)[key]
+            try:
+                spec = runtime.plan_for(run, report.graph)[key]
+            except (BlobMissingError, BlobRejectedError):
+                return {}
             count = runtime.store.input(run, key) if spec.map is not None else NOTHING
             if count is not NOTHING:
                 found[key] = int(count)

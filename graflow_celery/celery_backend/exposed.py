@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery
 
-from graflow_celery.celery_backend.compiler import Chord, Message
+from graflow_celery.celery_backend.compiler import Divide, Message, one_each
 from graflow_celery.celery_backend.publisher import Acknowledge, CeleryExecutor, Headers
 from graflow_celery.core.commands import Command
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Transition
 from graflow_celery.failpoints import Point, reach
-from graflow_celery.ports import Attempt, Begun, Death, Late, Outcome, RunRef
+from graflow_celery.ports import Answer, Asked, Death, Late, RunRef, Step
 from graflow_celery.redis_backend.liveness import Liveness
 from graflow_celery.redis_backend.run_store import RedisRunStore
 
@@ -42,20 +42,19 @@ class ExposedStore(RedisRunStore):
         reach(Point.RUN_CREATED)
         return applied
 
-    def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
-        reach(Point.NODE_RECEIVED, attempt.node)
-        begun = super().begin(attempt, scopes, names)
-        reach(Point.NODE_BEGUN, attempt.node)
-        return begun
-
-    def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
-        before, after = _AROUND.get(transition.event, (None, None))
-        if before is not None:
-            reach(before, transition.node or "")
-        applied = super().commit(run, transition, outcome)
-        if after is not None:
-            reach(after, transition.node or "")
-        return applied
+    def advance(self, run: RunRef, taken: Sequence[Step]) -> list[Answer]:
+        for step in taken:
+            if isinstance(step, Asked):
+                reach(Point.NODE_RECEIVED, step.attempt.node)
+            elif (around := _AROUND.get(step.transition.event)) is not None:
+                reach(around[0], step.transition.node or "")
+        answers = super().advance(run, taken)
+        for step in taken:
+            if isinstance(step, Asked):
+                reach(Point.NODE_BEGUN, step.attempt.node)
+            elif (around := _AROUND.get(step.transition.event)) is not None:
+                reach(around[1], step.transition.node or "")
+        return answers
 
     def late(self, *, sweep: bool = False) -> Iterator[Late]:
         for late in super().late(sweep=sweep):
@@ -79,36 +78,20 @@ class ExposedLiveness(Liveness):
 
 
 class ExposedExecutor(CeleryExecutor):
-    def __init__(self, app: Celery, acknowledge: Acknowledge, headers: Headers) -> None:
+    def __init__(self, app: Celery, acknowledge: Acknowledge, headers: Headers, divide: Divide = one_each) -> None:
         def acknowledged(run: RunRef, commands: Sequence[Command]) -> None:
             reach(Point.MESSAGES_SENT)
             acknowledge(run, commands)
             reach(Point.MESSAGES_ACKNOWLEDGED)
 
-        super().__init__(app, acknowledged, headers)
+        super().__init__(app, acknowledged, headers, divide)
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         reach(Point.MESSAGES_MADE)
         super().send(run, plan, commands, delay)
-
-    def _announce(self, chords: Sequence[Chord]) -> None:
-        super()._announce(chords)
-        if chords:
-            reach(Point.MESSAGES_ANNOUNCED)
 
     def _publish(self, messages: Sequence[Message], delay: float) -> None:
         super()._publish(messages[:1], delay)
         if messages[1:]:
             reach(Point.MESSAGES_BROKEN_OFF)
             super()._publish(messages[1:], delay)
-
-
-def install() -> None:
-    """The point after Celery has counted a part of a chord."""
-
-    def counted(sender: Any = None, **_: Any) -> None:
-        args = sender.request.args if sender is not None and sender.request.group else None
-        if args and sender.name.startswith("graflow."):
-            reach(Point.PART_COUNTED, args[2])
-
-    signals.task_success.connect(counted, weak=False, dispatch_uid="graflow-failpoint")

@@ -70,8 +70,8 @@ class Heart:
         self._stopping.set()
         self._watch.stop()
         self._thread.join(timeout=2.0)
-        held = [(request, request.held) for request in held_requests()]
-        give_back([*_given_back(), *(pair for pair in held if pair[1].running)], SHUT_DOWN)
+        held = [(request, held) for request in held_requests() if request.time_start for held in request.held]
+        give_back([*_given_back(), *held], SHUT_DOWN)
         try:
             self._runtime.liveness.leave(self._describe().id)
         except (redis.RedisError, UnavailableError) as error:
@@ -97,7 +97,7 @@ class Heart:
     def _beat(self) -> None:
         with self._counting:
             received, self._received = self._received, Counter()
-        held = tuple(request.held for request in held_requests())
+        held = tuple(held for request in held_requests() for held in request.held)
         read = self._read.sums() if self._read is not None else {}
         received += Counter({kind: count - self._told.get(kind, 0) for kind, count in read.items()})
         try:
@@ -191,8 +191,9 @@ def install(app: Celery, runtime: Callable[[], Runtime]) -> None:
         def close(self, parent: Any) -> None:
             # Celery forgets what it has not begun, and its messages go back only when all that runs has ended.
             hang_up(parent.consumer)
-            held = [(request, request.held) for request in held_requests() if not request.eta]
-            GIVEN_BACK.extend(pair for pair in held if not pair[1].running)
+            GIVEN_BACK.extend(
+                (request, request.opening) for request in held_requests() if not request.eta and not request.time_start
+            )
 
         def terminate(self, parent: Any) -> None:
             shut_down()

@@ -1,4 +1,4 @@
-"""Sends what the compiler made: chords announced first, messages in one batch, then the outbox acknowledged."""
+"""Sends what the compiler made: the messages in one batch, then the outbox is acknowledged."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from typing import Any
 
 import redis
 from celery import Celery
-from celery.backends.redis import RedisBackend
 from celery.exceptions import ImproperlyConfigured
-from celery.signals import before_task_publish
 from kombu.exceptions import OperationalError
 
-from graflow_celery.celery_backend.compiler import BARRIER_TASK, NO_REPLY, NODE_TASK, Chord, Message, compile_commands
+from graflow_celery.celery_backend.compiler import (
+    NO_REPLY,
+    NODE_TASK,
+    Divide,
+    Message,
+    compile_commands,
+    compile_members,
+    one_each,
+)
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode
 from graflow_celery.core.plan import Plan
 from graflow_celery.errors import ConfigError, StoreUnavailableError
-from graflow_celery.ports import RunRef
-from graflow_celery.redis_backend.client import failure, reported, short
+from graflow_celery.ports import Members, RunRef
+from graflow_celery.redis_backend.client import failure, short
 from graflow_celery.settings import mask_url
 from graflow_celery.tracing.identity import Kind
 
@@ -47,14 +53,13 @@ Headers = Callable[[RunRef, Kind, str], Mapping[str, str]]
 
 
 class CeleryExecutor:
-    """See :class:`graflow_celery.ports.Executor`: nodes run on Celery workers, groups as chords."""
+    """See :class:`graflow_celery.ports.Executor`: nodes run on Celery workers."""
 
-    fires_barriers = True
-
-    def __init__(self, app: Celery, acknowledge: Acknowledge, headers: Headers) -> None:
+    def __init__(self, app: Celery, acknowledge: Acknowledge, headers: Headers, divide: Divide = one_each) -> None:
         self._app = app
         self._acknowledge = acknowledge
         self._headers = headers
+        self._divide = divide
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         """Raises StoreUnavailableError if the broker does not answer, StoreRefusedError if it takes nothing more; the
@@ -65,17 +70,22 @@ class CeleryExecutor:
         """
         if delay > LONGEST_COUNTDOWN or (delay and not all(isinstance(item, DispatchNode) for item in commands)):
             return
-        chords, messages = compile_commands(run, plan, commands)
+        self._send(compile_commands(run, plan, commands, self._divide), delay)
+        # A barrier's message is in no worker's lease: until the barrier is closed, its command stays in the outbox.
+        self._acknowledge(run, [command for command in commands if not isinstance(command, CloseBarrier)])
+
+    def share(self, run: RunRef, plan: Plan, members: Members) -> None:
+        """Raises what :meth:`send` raises."""
+        self._send(compile_members(run, plan, members, self._divide), 0.0)
+
+    def _send(self, messages: Sequence[Message], delay: float) -> None:
         try:
-            self._announce(chords)
             for start in range(0, len(messages), SLICE):
                 self._publish(messages[start : start + SLICE], delay)
         except redis.ResponseError as error:
             raise failure(self._app.conf.broker_url, error) from None
         except self._broker_errors as error:
             raise StoreUnavailableError(mask_url(self._app.conf.broker_url), short(error)) from error
-        # A barrier's message is in no worker's lease: until the barrier is closed, its command stays in the outbox.
-        self._acknowledge(run, [command for command in commands if not isinstance(command, CloseBarrier)])
 
     @cached_property
     def _broker_errors(self) -> tuple[type[Exception], ...]:
@@ -83,12 +93,6 @@ class CeleryExecutor:
         with self._app.connection_for_write() as broker:
             found = (OperationalError, *broker.connection_errors, *broker.channel_errors)
         return tuple(kind for kind in found if not issubclass(kind, LookupError))
-
-    def _announce(self, chords: Sequence[Chord]) -> None:
-        url = self._app.conf.result_backend
-        for chord in chords:
-            with reported(url):
-                self._app.backend.set_chord_size(chord.group_id, chord.size)
 
     def _publish(self, messages: Sequence[Message], delay: float) -> None:
         amqp = self._app.amqp
@@ -108,13 +112,16 @@ class CeleryExecutor:
                 )
                 _slim(made.headers)
                 run_id, graph, key = message.args[:3]
-                kind: Kind = "node" if message.task == NODE_TASK else "group"
+                kind: Kind = "node" if message.task == NODE_TASK and isinstance(message.args[3], int) else "group"
                 made.headers.update(self._headers(RunRef(run_id, graph), kind, key))
                 amqp.send_task_message(producer, message.task, made, **options)
 
 
 def check_backend(app: Celery) -> None:
-    """Raises ConfigError for a broker that Celery does not know, or a result backend that cannot count chords."""
+    """Raises ConfigError for a broker that Celery does not know, or a result backend that it cannot load.
+
+    Which one that is, if any, is all the same to runs: their outcomes are kept in the run store.
+    """
     try:
         app.connection_for_write().transport_cls  # noqa: B018 - looks the transport up
     except (KeyError, ImportError) as error:
@@ -124,19 +131,11 @@ def check_backend(app: Celery) -> None:
         ) from None
     url = mask_url(app.conf.result_backend or "none")
     try:
-        backend = app.backend
+        app.backend  # noqa: B018 - loads it
     except (ImproperlyConfigured, ImportError) as error:
-        raise ConfigError(f"Setting result_backend: Celery cannot use {url} ({error}). Use redis://...") from None
-    if not isinstance(backend, RedisBackend):
-        raise ConfigError(f"Setting result_backend: {url} cannot count chords. Use Redis or Valkey: redis://...")
-
-
-@before_task_publish.connect(sender=BARRIER_TASK)
-def slim_body(headers: dict[str, Any], properties: dict[str, Any], **_: Any) -> None:
-    """What Celery itself sends, the bodies of chords, carries no more than what is sent here."""
-    _slim(headers)
-    for name in ("argsrepr", "kwargsrepr"):  # options of the body that Celery takes for properties of the message too
-        properties.pop(name, None)
+        raise ConfigError(
+            f"Setting result_backend: Celery cannot use {url} ({error}). Use redis://..., or disabled:// for none"
+        ) from None
 
 
 def _slim(headers: dict[str, Any]) -> None:

@@ -1,8 +1,7 @@
 """A node's message in a worker's main process: what only that process sees is told to the store from here.
 
-Celery counts a chord's part for a message that it ends by itself: one that was revoked, ran past its hard time limit,
-or whose process died. Such an end counts here only if the store's fence lets it, and then the barrier is told directly.
-So these paths see no chord: there is none in the message.
+Celery ends a message by itself that was revoked, ran past its hard time limit, or whose process died. Such an end
+counts only if the store's fence lets it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -22,10 +22,13 @@ from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 
+from graflow_celery.celery_backend.board import Doing
 from graflow_celery.celery_backend.identity import holder_of
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.sharing import board_of
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed
+from graflow_celery.core.place import Place
 from graflow_celery.coroutines import HOST
 from graflow_celery.errors import GraflowError, TaskCancelledError, TimeLimitError
 from graflow_celery.failpoints import Point, reach
@@ -49,16 +52,45 @@ class NodeRequest(Request):
         """
         super().__init__(*args, **kwargs)
         match self.args:
-            case [str(), str(), str(), int()] | [str(), str(), str(), int(), str()]:
+            case [str(), str(), str(), int() | [int(), int()]] | [str(), str(), str(), int() | [int(), int()], str()]:
                 return
         raise InvalidTaskError(f"{self.name}[{self.id}] has not the arguments of a node's message")
 
     @property
-    def held(self) -> Held:
-        """The attempt that the message stands for."""
+    def opening(self) -> Held:
+        """What the message was sent for."""
         run_id, graph, node, attempt, *added = self.args
-        here = (self.worker_pid or 0, bool(self.time_start))
-        return Held(RunRef(run_id, graph), node, attempt, added[0] if added else "", *here)
+        run, where = RunRef(run_id, graph), (added[0] if added else "", self.worker_pid or 0, bool(self.time_start))
+        if isinstance(attempt, int):
+            return Held(run, node, attempt, *where)
+        return Held(run, node, run.first, *where, members=(attempt[0], attempt[1]))
+
+    @property
+    def doing(self) -> Doing | None:
+        """What its process does with it now, as far as that can be told."""
+        board = board_of(self.app)
+        return board.read(self.worker_pid or 0, self.id) if board is not None and self.time_start else None
+
+    @property
+    def held(self) -> tuple[Held, ...]:
+        """The attempts that the message stands for by now."""
+        doing, opening = self.doing, self.opening
+        if doing is None:
+            return (opening,)
+        granted = [Held(opening.run, *named, opening.pid, True) for named in doing.granted]
+        rest = doing.rest
+        if rest is None:
+            return tuple(granted)
+        members = (rest.first, rest.count)
+        return (*granted, Held(opening.run, rest.group, opening.run.first, rest.graph, opening.pid, members=members))
+
+    @property
+    def current(self) -> Held | None:
+        """The attempt that runs now, if one has leave and runs."""
+        doing = self.doing
+        if doing is None:
+            return self.opening if self.opening.running and self.opening.members is None else None
+        return None if doing.runs is None else Held(self.opening.run, *doing.runs, self.opening.pid, True)
 
     @property
     def holder(self) -> str:
@@ -67,7 +99,7 @@ class NodeRequest(Request):
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if not soft and not state.should_terminate:
             reason = f"it ran past its time_limit of {timeout:g} s and was killed"
-            self._fail(TimeLimitError(node_of(self.held.node), reason), reason, retryable=True, duration=timeout)
+            self._fail(self.opening, TimeLimitError, reason, reason, retryable=True, duration=timeout)
         super().on_timeout(soft, timeout)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
@@ -77,22 +109,28 @@ class NodeRequest(Request):
             super().on_failure(exc_info, send_failed_event, return_ok)
             return
         state.task_ready(self)
-        reach(Point.CHILD_DIED, self.held.node)
-        with told():
-            self.task.runtime().lose(self.held, self.holder, f"its process {self.worker_pid} on {self.hostname} died")
-        reach(Point.CHILD_REPLACED, self.held.node)
+        reach(Point.CHILD_DIED, self.opening.node)
+        cause, current = f"its process {self.worker_pid} on {self.hostname} died", self.current
+        for held in self.held:
+            with told():
+                # What was loaded before anything ran is at fault too.
+                at_fault = held == current or (current is None and held == self.opening)
+                self.task.runtime().lose(held, self.holder, cause, at_fault=at_fault)
+        reach(Point.CHILD_REPLACED, self.opening.node)
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         text = "Celery revoked it and ended its process" if terminated else "Celery revoked it before it ran"
-        self._fail(TaskCancelledError(node_of(self.held.node), text), f"TaskCancelledError: {text}", retryable=False)
+        for held in self.held:
+            for each in self._apart(held):
+                self._fail(each, TaskCancelledError, text, f"TaskCancelledError: {text}", retryable=False)
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _announce_cancelled(self, emit_retry: bool = True) -> None:
         # Celery cancels what runs when it shuts down at once, from the handler of a signal: nothing may block here.
-        GIVEN_BACK.append((self, self.held))
+        GIVEN_BACK.extend((self, held) for held in self.held)
         super()._announce_cancelled(emit_retry)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
@@ -102,13 +140,32 @@ class NodeRequest(Request):
         if not HOST.cancel(self.id):
             super().terminate(pool, signal)
 
-    def _fail(self, error: Exception, reason: str, *, retryable: bool, duration: float = 0.0) -> None:
-        held, here = self.held, self.task.runtime()
+    def _apart(self, held: Held) -> Iterator[Held]:
+        """Each of the attempts that are held together."""
+        if held.members is None:
+            yield held
+            return
+        with told():
+            group = Place.of(self.task.runtime().plan_for(held.run, held.added), held.node)
+            for number in range(held.members[0], sum(held.members)):
+                yield replace(held, node=group.start(number), members=None)
+
+    def _fail(
+        self,
+        held: Held,
+        kind: type[TimeLimitError] | type[TaskCancelledError],
+        text: str,
+        reason: str,
+        *,
+        retryable: bool,
+        duration: float = 0.0,
+    ) -> None:
+        here, error = self.task.runtime(), kind(node_of(held.node), text)
         with told():
             plan = here.plan_for(held.run, held.added)
             [retries] = here.store.retries(held.run, [held.node])
             outcome = Outcome(error=error, worker=self.hostname, duration=duration, reported=True)
-            failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random(), counted=False)
+            failed = NodeFailed(held.node, held.attempt, reason, retryable, retries, random.random())
             here.engine.deliver(held.run, plan, failed, outcome)
 
 
@@ -144,8 +201,8 @@ def stop_stale(run_ids: set[str], pool: Any) -> list[str]:
     """
     ended: list[str] = []
     for request in held_requests():
-        held = request.held
-        if not held.running or held.run.id not in run_ids or request.acknowledged:
+        held = request.current
+        if held is None or held.run.id not in run_ids or request.acknowledged:
             continue
         if request.task.runtime().is_wanted(held, request.holder):
             continue

@@ -6,6 +6,7 @@ from typing import Any
 
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
+from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.engine.context import last_result
 from graflow_celery.errors import GraflowWorkflowCanceledError, RunFailedError
@@ -29,12 +30,23 @@ def run_result(runtime: Runtime, run: RunRef) -> Any:
 
 
 def node_result(runtime: Runtime, run: RunRef, node: str) -> Any:
-    """The result of a node; of a group, those of its members. Raises what `Run.result` raises."""
+    """The result of a node, by its id or key; of a group, those of its members. Raises what `Run.result` raises."""
+    name = node_of(node)
+    found = runtime.store.results(run, [name])
+    if name in found:
+        return found[name]
+    plan = _plan_of(runtime, run, name)
+    if plan[name].is_group:
+        return runtime.context(run, plan).get_result(name)
+    error = runtime.store.error(run, name)
+    raise error or RunFailedError(run.id, f"node '{name}' has no result: it did not end, or was skipped")
+
+
+def _plan_of(runtime: Runtime, run: RunRef, name: str) -> Plan:
+    """The plan that has a node: the workflow's, or that of tasks which were added at run time, as a record says."""
     plan = runtime.plan_for(run)
-    if plan[node].is_group:
-        return runtime.context(run, plan).get_result(node)
-    found = runtime.store.results(run, [node])
-    if node in found:
-        return found[node]
-    error = runtime.store.error(run, node)
-    raise error or RunFailedError(run.id, f"node '{node}' has no result: it did not end, or was skipped")
+    if name not in plan:
+        for key, report in runtime.store.records(run).items():
+            if report.graph and node_of(key) == name:
+                return runtime.plan_for(run, report.graph)
+    return plan

@@ -7,9 +7,9 @@ import os
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from weakref import WeakValueDictionary
 
 import redis
@@ -20,6 +20,7 @@ from graflow_celery import failpoints
 from graflow_celery.celery_backend import exposed
 from graflow_celery.celery_backend.checkpoints import Wish, WorkerCheckpoints
 from graflow_celery.celery_backend.code_check import CodeCheck
+from graflow_celery.celery_backend.dividing import Dividing
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.celery_backend.recent import Recent
 from graflow_celery.celery_backend.sharing import blob_counts, shared_content
@@ -34,6 +35,7 @@ from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import NodeState, RunStatus
 from graflow_celery.engine.context import ExecutionContext
+from graflow_celery.engine.known import Knowledge
 from graflow_celery.engine.llm import LLMRegistry
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.node import NodeCode
@@ -44,6 +46,7 @@ from graflow_celery.ports import Held, NodeReport, RunRef
 from graflow_celery.redis_backend.channel import RedisChannel
 from graflow_celery.redis_backend.client import Scripts, connect, reported
 from graflow_celery.redis_backend.content_store import ContentStore
+from graflow_celery.redis_backend.durations import Durations
 from graflow_celery.redis_backend.events import EventReader
 from graflow_celery.redis_backend.garbage import Garbage
 from graflow_celery.redis_backend.holdings import Holdings
@@ -56,6 +59,7 @@ from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
 from graflow_celery.tracing.following import Told
+from graflow_celery.tracing.story import Records
 
 logger = logging.getLogger(__name__)
 
@@ -82,20 +86,28 @@ class Runtime:
         lifetimes = Lifetimes(settings.run_ttl, settings.result_ttl, settings.dispatch_grace, patience)
         self.holdings = Holdings(self.client, self.scripts, self.keys, self.content.ttl, settings.result_ttl)
         store, liveness, executor = _exposed() if failpoints.ON else (RedisRunStore, Liveness, CeleryExecutor)
-        self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes, self.holdings)
+        events = settings.events == "on"
+        self.store = store(self.client, self.scripts, self.keys, self.values, lifetimes, self.holdings, events)
         self.liveness = liveness(self.client, self.scripts, self.keys, settings.heartbeat_timeout)
         self.snapshots = RedisSnapshots(self.client, self.keys, self.values, lifetimes, self.holdings)
         self.retries = RedisRetries(self.client, self.scripts, self.keys, lifetimes, self.sign)
         self.checkpoints = WorkerCheckpoints(self.snapshots, self.content, settings, self._wish)
-        self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told)
-        self.engine = Engine(self.store, executor(app, self._acknowledge, self.traces.headers), self)
+        lost = None if counts is None else partial(counts.add, "spans_dropped")
+        self.traces = RunTracers(settings.tracing, lambda run: self._fields(run)[3], self._told, lost)
+        self.durations = Durations(self.client, self.keys)
+        self.dividing = Dividing(
+            self.durations, self.kind, self.liveness.processes, settings.batch, settings.max_losses
+        )
+        self.engine = Engine(self.store, executor(app, self._acknowledge, self.traces.headers, self.dividing), self)
         self.engine.committed = self.checkpoints.after_commit
         self.engine.tracer = self.traces
-        self.losses = Losses(self.engine, settings.max_losses, random.random, self._stop_stale)
+        self.losses = Losses(self.engine, self.store.reports, settings.max_losses, random.random, self._stop_stale)
         #: The graphs of the runs that this client submitted and still has.
         self.packed: WeakValueDictionary[str, PackedGraph] = WeakValueDictionary()
         self._graphs: OrderedDict[str, LoadedGraph] = OrderedDict()
         self._functions: OrderedDict[tuple[str, str], NodeCode] = OrderedDict()
+        self.knowledge = Knowledge()
+        self._kinds: Recent[str, Mapping[str, str]] = Recent(GRAPHS_KEPT)
         self._llm: OrderedDict[str, LLMRegistry] = OrderedDict()
         self._run_fields: Recent[str, tuple[int, str, str, str]] = Recent(RUNS_KEPT)
         self._lock = threading.Lock()
@@ -150,7 +162,13 @@ class Runtime:
             return self.plan_for(run, graphs.get(key, ""))
 
         events = EventReader(self.client, self.keys.run(run.id).events).history()
-        return Told(self.store.details(run.id).get("workflow", ""), events, plan_of)
+        details = self.store.details(run.id)
+
+        def records() -> Records:
+            began, ended = (int(details.get(name, 0)) / 1000 for name in ("started", "finished"))
+            return Records(self.store.records(run), began, ended, details["status"], details.get("reason", ""))
+
+        return Told(details.get("workflow", ""), events, plan_of, records)
 
     def wished(self, run: RunRef, every: int, to: str | None) -> dict[str, str | int]:
         """What a run's own fields say of its checkpoints."""
@@ -159,8 +177,16 @@ class Runtime:
             return wish
         return {**wish, "checkpoint_to": to, "checkpoint_tag": tag_of(run, "checkpoints", to, self.codec)}
 
-    def lose(self, held: Held, holder: str, cause: str) -> None:
-        """Reports that the process of an attempt died, and has the monitor look what else of the run is late."""
+    def lose(self, held: Held, holder: str, cause: str, *, at_fault: bool) -> None:
+        """Reports that the process of an attempt died, and has the monitor look what else of the run is late.
+
+        ``at_fault``: the attempt is what it ran; otherwise it had leave for it alone.
+        """
+        if held.members is not None or not at_fault:
+            # Where nothing had begun, loading the code may be what kills: each member is counted by itself from now on.
+            self.losses.left(held.run, held, holder, cause, blameless=not at_fault, together=not at_fault)
+            self.store.hurry(held.run)
+            return
         plan = self.plan_for(held.run, held.added)
         [report] = self.store.reports(held.run, [held.node])
         report = report or NodeReport(NodeState.QUEUED, held.run.first, "", 0.0, 0.0, 0)
@@ -172,7 +198,10 @@ class Runtime:
         self.store.hurry(held.run)
 
     def give_back(self, held: Held, holder: str, cause: str) -> None:
-        """Reports that an attempt was stopped, or will not be begun here, through no fault of its own."""
+        """Reports that attempts were stopped, or will not be begun here, through no fault of their own."""
+        if held.members is not None:
+            self.losses.left(held.run, held, holder, cause, blameless=True)
+            return
         [report] = self.store.reports(held.run, [held.node])
         begun = "" if report is None else report.holder
         if held.attempt == (held.run.first if report is None else report.attempt) and begun == (
@@ -333,6 +362,28 @@ class Runtime:
             node = item[0]
         return node, known.get(node)
 
+    def kind(self, run: RunRef, plan: Plan, activation: str) -> str:
+        """The function of a node, by its blob's name: what nodes have in common that take about as long."""
+        node = node_of(activation)
+        kinds = self._kinds_of(plan.graph_of(node) or run.hash)
+        if node not in kinds and (item := item_of(node)) is not None:
+            node = item[0]
+        return kinds.get(node, "")
+
+    def _kinds_of(self, graph: str) -> Mapping[str, str]:
+        found = self._kinds.get(graph)
+        if found is None:
+            packed = self.packed.get(graph)
+            if packed is not None:
+                return packed.kinds
+            found = {node: reference.function for node, reference in self.graph(graph).code.items()}
+            self._kinds.put(graph, found)
+        return found
+
+    def wants_checkpoints(self, run: RunRef) -> bool:
+        """Whether the run asks for checkpoints while it goes on."""
+        return self._fields(run)[0] > 0
+
     def tell_of_code(self, run: RunRef, graph: str, activation: str, worker: str) -> None:
         """Tells a run that the code of a node, which :meth:`code` loaded, is not that of its client, if it is not."""
         if self.code_check.found_some:
@@ -354,7 +405,6 @@ class Runtime:
 
 
 def _exposed() -> tuple[type[RedisRunStore], type[Liveness], type[CeleryExecutor]]:
-    exposed.install()
     return exposed.ExposedStore, exposed.ExposedLiveness, exposed.ExposedExecutor
 
 

@@ -1,4 +1,4 @@
-"""Gives the processes of a worker's pool a place to share large content in, and one to count what they read."""
+"""Gives the processes of a worker's pool places that they share: for large content, for counts, for what they do."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from billiard.process import current_process
 from celery import Celery, signals
 from celery.concurrency import get_implementation
 
+from graflow_celery.celery_backend.board import Board
 from graflow_celery.redis_backend.blob_counts import BlobCounts, SharedCounts
 from graflow_celery.redis_backend.shared_content import SharedContent, make_directory
 
 #: What a worker's processes share, by the app; children have it from the main process that forked them.
 _SHARED: dict[int, tuple[SharedContent, int]] = {}
 _COUNTS: dict[int, SharedCounts] = {}
+_BOARDS: dict[int, Board] = {}
 
 
 def shared_content(app: Celery) -> SharedContent | None:
@@ -27,6 +29,11 @@ def shared_content(app: Celery) -> SharedContent | None:
 def shared_counts(app: Celery) -> SharedCounts | None:
     """What the processes of this one's worker count together; None outside of a worker."""
     return _COUNTS.get(id(app))
+
+
+def board_of(app: Celery) -> Board | None:
+    """Where the processes of this one's worker say what they do; None outside of a worker."""
+    return _BOARDS.get(id(app))
 
 
 def blob_counts(app: Celery) -> BlobCounts | None:
@@ -45,6 +52,7 @@ def install(app: Celery, most: int) -> None:
         if sender is None or sender.app is not app:
             return
         _COUNTS[id(app)] = SharedCounts()
+        _BOARDS[id(app)] = Board()
         if not most or not _has_processes(sender):
             return
         made = make_directory(most)

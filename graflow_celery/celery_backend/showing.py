@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from graflow_celery.celery_backend.runtime import Runtime
@@ -42,9 +42,15 @@ def display(runtime: Runtime, run: RunRef, *, as_json: bool = False, quiet: bool
 @contextmanager
 def shown(runtime: Runtime, run: RunRef) -> Iterator[Callable[[EventRecord], None]]:
     """Shows what the block feeds; and at its end, if the run has ended, how."""
-    live: Any = importlib.import_module("graflow_celery.terminal.live")
-    with live.shown(display(runtime, run), run.id) as display_:
+    with shown_by(display(runtime, run), run) as display_:
         yield display_.feed
+
+
+def shown_by(display: Display, run: RunRef) -> AbstractContextManager[Display]:
+    """Shows what the block feeds to a display; and at its end, if the run has ended, how."""
+    live: Any = importlib.import_module("graflow_celery.terminal.live")
+    made: AbstractContextManager[Display] = live.shown(display, run.id)
+    return made
 
 
 def as_html(runtime: Runtime, run: RunRef) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,17 +14,21 @@ from billiard.common import terminate_handler_fired
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 
+from graflow_celery.celery_backend.board import Line
 from graflow_celery.celery_backend.collecting import COLLECTORS
-from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK, chord_body
+from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
 from graflow_celery.celery_backend.identity import holder_of
+from graflow_celery.celery_backend.pacer import PACER
 from graflow_celery.celery_backend.requests import NodeRequest
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.celery_backend.sharing import board_of
+from graflow_celery.celery_backend.terms import WorkerTerms
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import RunAborted
+from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
-from graflow_celery.core.state import Applied
-from graflow_celery.coroutines import HOST
-from graflow_celery.engine.node import Host, NodeCode, run_attempt
+from graflow_celery.engine.node import NodeCode
+from graflow_celery.engine.shift import Shift
 from graflow_celery.errors import (
     BlobMissingError,
     BlobRejectedError,
@@ -33,8 +37,7 @@ from graflow_celery.errors import (
     StoreUnavailableError,
 )
 from graflow_celery.failpoints import Point, reach
-from graflow_celery.logs import Origin, within
-from graflow_celery.ports import Attempt, RunRef
+from graflow_celery.ports import Members, RunRef
 from graflow_celery.redis_backend.client import patience
 from graflow_celery.redis_backend.plea import asking
 
@@ -62,39 +65,55 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Adds the engine's tasks to an app; ``runtime`` gives the process's runtime when a task runs."""
 
     @app.task(name=NODE_TASK, bind=True, base=NodeTask, runtime=staticmethod(runtime), **DELIVERY)
-    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int, added: str = "") -> None:
-        """One attempt of one node, of the workflow as written or of the graph that holds added tasks."""
+    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int | list[int], added: str = "") -> list[Any]:
+        """One attempt of one node, of the workflow as written or of the graph that holds added tasks; or the first
+        attempts of members of a group: the number of the first, and how many. And what follows, if it may run here.
+        """
         here = runtime()
         run = RunRef(run_id, graph)
         with _given_back(here.settings.reconnect_timeout), asking(run, node_of(node_id)):
-            worker = self.request.hostname or here.where
             plan = _plan(here, run, added)
-            host = Host(
-                context=here.context(run, plan),
-                load=partial(_code, here, run, added or graph, node_id, worker),
-                run_coroutine=partial(HOST.run, task_id=node_of(node_id), owner=self.request.id),
-                clock=time.perf_counter,
-                random=random.random,
-            )
-            COLLECTORS.ensure(here.client, here.keys, here.settings, worker)
-            with within(Origin(run_id, plan.name, node_id, attempt)):
-                applied = run_attempt(
-                    here.engine, Attempt(run, plan, node_id, attempt, worker, holder_of(worker)), host
-                )
-        reach(Point.NODE_FOLLOWED, node_id)
-        _count_once(self, applied, chord_body(run, plan, node_id))
+            return _run_shift(here, self.request, run, plan, _opening(node_id, attempt, added))
 
     @app.task(name=BARRIER_TASK, bind=True, **DELIVERY)
     def barrier(self: Any, run_id: str, graph: str, group: str, added: str = "") -> None:
-        """A chord's body: the end of a group's superstep."""
+        """The end of a group's superstep."""
         here = runtime()
         run = RunRef(run_id, graph)
         reach(Point.BARRIER_RECEIVED, group)
         with _given_back(here.settings.reconnect_timeout), asking(run, node_of(group)):
             plan = _plan(here, run, added)
-            applied = here.engine.close_barrier(run, plan, group)
+            here.engine.close_barrier(run, plan, group)
         reach(Point.BARRIER_FOLLOWED, group)
-        _count_once(self, applied, chord_body(run, plan, group))
+
+
+def _opening(node: str, attempt: int | list[int], added: str) -> tuple[str, int] | Members:
+    return (node, attempt) if isinstance(attempt, int) else Members(node, attempt[0], attempt[1], added)
+
+
+def _run_shift(here: Runtime, request: Any, run: RunRef, plan: Plan, opening: tuple[str, int] | Members) -> list[Any]:
+    """What a message is for. Returns what each attempt came to, as `Entry.as_list` has it."""
+    worker = request.hostname or here.where
+    COLLECTORS.ensure(here.client, here.keys, here.settings, worker)
+    line = Line(board_of(here.app), request.id)
+    first = Place.of(plan, opening.group).start(opening.first) if isinstance(opening, Members) else opening[0]
+    terms = WorkerTerms(here, run, plan, first, worker, request.id, line, partial(_code, here))
+    holder, lock = holder_of(worker), threading.RLock()
+    shift = Shift(here.engine, here.store, run, plan, worker, holder, terms, time.perf_counter, lock, here.knowledge)
+    try:
+        with PACER.looking_after(shift):
+            if isinstance(opening, Members):
+                shift.run_members(opening)
+            else:
+                shift.run_node(*opening)
+    finally:
+        line.wipe()
+    here.durations.tell(terms.kinds)
+    for entry in shift.entries:
+        reach(Point.NODE_FOLLOWED, entry.node)
+    for group in terms.closed:
+        reach(Point.BARRIER_FOLLOWED, group)
+    return [entry.as_list() for entry in shift.entries]
 
 
 @contextmanager
@@ -111,8 +130,9 @@ def _given_back(timeout: float) -> Iterator[None]:
         raise Reject(error, requeue=True) from error
 
 
-def _code(here: Runtime, run: RunRef, graph: str, node: str, worker: str) -> NodeCode:
+def _code(here: Runtime, run: RunRef, plan: Plan, node: str, worker: str) -> NodeCode:
     """The node's code. A pool's process that is told to end while it imports it ends; the code is not at fault."""
+    graph = plan.graph_of(node_of(node)) or run.graph
     try:
         code = here.code(graph, node)
     except CodeNotFoundError as error:
@@ -133,12 +153,3 @@ def _plan(here: Runtime, run: RunRef, added: str) -> Plan:
         else:
             logger.error("run %s: a message of it is dropped, as the run itself says something else: %s", run.id, error)
         raise Ignore from error
-
-
-def _count_once(task: Any, applied: Applied, body: dict[str, Any] | None) -> None:
-    """Has Celery count what ended its node as a part of its chord, if it is a part of one; nothing else: not a stale
-    attempt, nor one to be retried.
-    """
-    if not applied.ended_node:
-        raise Ignore
-    task.request.chord = body

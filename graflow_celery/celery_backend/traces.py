@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -30,19 +31,35 @@ TRACERS = {"otel": "OpenTelemetryTracer", "langfuse": "LangfuseTracer"}
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Known:
+    """What a run says of its tracer, and what follows it once that was asked for."""
+
+    said: Mapping[str, str]
+    follower: Follower | None = None
+
+
 class RunTracers:
     """See :class:`graflow_celery.ports.Tracer`. Those of one process.
 
     Args:
         default: the setting ``tracing``.
         read: the field ``tracing`` of a run. ``told``: what the store has of a run that has ended.
+        lost: is called with how many spans more this process dropped.
     """
 
-    def __init__(self, default: str, read: Callable[[RunRef], str], told: Callable[[RunRef], Told]) -> None:
+    def __init__(
+        self,
+        default: str,
+        read: Callable[[RunRef], str],
+        told: Callable[[RunRef], Told],
+        lost: Callable[[int], None] | None = None,
+    ) -> None:
         self._default = default
         self._read = read
         self._told = told
-        self._said: Recent[str, Mapping[str, str]] = Recent(RUNS_KEPT)
+        self._lost = lost
+        self._known: Recent[str, _Known] = Recent(RUNS_KEPT)
         self._tracers: dict[str, Any] = {}
 
     def begin(self, attempt: Attempt) -> Span:
@@ -88,24 +105,27 @@ class RunTracers:
 
     def know(self, run: RunRef, described: Mapping[str, str]) -> None:
         """Notes what a run says that was just made here."""
-        self._said.put(run.id, json.loads(described.get("tracing", "{}")))
+        self._known.put(run.id, _Known(json.loads(described.get("tracing", "{}"))))
 
     def headers(self, run: RunRef, kind: Kind, key: str) -> Mapping[str, str]:
         """What messages of a run carry for others that trace them. Costs no look at the store."""
-        said = self._said.get(run.id)
-        traced = self._default != "off" if not said else True
+        known = self._known.get(run.id)
+        traced = self._default != "off" if known is None or not known.said else True
         return {"traceparent": traceparent_of(run, kind, key)} if traced else {}
 
     def _follower(self, run: RunRef) -> Follower | None:
-        said = self._said.get(run.id)
-        if said is None:
+        """What follows a run, the same each time: it is asked for with every attempt."""
+        known = self._known.get(run.id)
+        if known is None:
             try:
-                said = json.loads(self._read(run) or "{}")
+                known = _Known(json.loads(self._read(run) or "{}"))
             except (redis.RedisError, GraflowError):
                 return None  # the store is away; what the run says is asked for again
-            self._said.put(run.id, said)
-        tracer = self._tracer(said.get("tracer", self._default))
-        return None if tracer is None else Follower(tracer, self._told, said)
+            self._known.put(run.id, known)
+        if known.follower is None:
+            tracer = self._tracer(known.said.get("tracer", self._default))
+            known.follower = None if tracer is None else Follower(tracer, self._told, known.said)
+        return known.follower
 
     def _tracer(self, name: str) -> Any:
         """The process's tracer of a name; None for what is not installed here."""
@@ -118,4 +138,7 @@ class RunTracers:
         return self._tracers[name]
 
     def _made(self, name: str) -> Any:
-        return getattr(tracing, TRACERS[name])()
+        tracer = getattr(tracing, TRACERS[name])()
+        if self._lost is not None:
+            tracer.lost = self._lost
+        return tracer

@@ -65,11 +65,11 @@ def _examine(workers: list[WorkerLease]) -> Iterator[Finding | Settings]:
     client = opened(settings.redis_url, Retry(NoBackoff(), 0), timeout=TIMEOUT, connect_timeout=TIMEOUT)
     try:
         reached = yield from server(client, settings)
-        sends, counts = broker(settings), result_backend(settings)
-        yield from (sends, *redelivery(settings), counts)
+        sends, keeps = broker(settings), result_backend(settings)
+        yield from (sends, *redelivery(settings), keeps)
         if reached:
             yield from workforce(client, settings, workers)
-        if reached and sends.state == counts.state == "ok":
+        if reached and sends.state == "ok" and keeps.state != "fail":
             yield runs(settings)
     finally:
         client.close()

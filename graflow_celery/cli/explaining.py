@@ -62,7 +62,8 @@ def _headline(found: Explanation) -> Iterator[Text | str]:
 def _tell_open(found: Explanation) -> None:
     for obstacle in found.obstacles:
         render.say()
-        render.say(Text.assemble(("stalled: ", render.style_of("warn")), obstacle.reason))
+        label = "stalled: " if found.finished is None else "note: "
+        render.say(Text.assemble((label, render.style_of("warn")), obstacle.reason))
         render.say(Text(f"  {obstacle.remedy}", style="dim"))
     for request in found.requests:
         render.say()

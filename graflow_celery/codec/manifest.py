@@ -82,6 +82,7 @@ class PackedGraph:
         hash: the graph's name, and that of its manifest's blob.
         parts: functions, bound values and policies by name, made only when they are absent.
         root, pages: what the manifest consists of; see `codec.pages`.
+        kinds: the function of each task, by its blob's name.
     """
 
     hash: str
@@ -89,6 +90,7 @@ class PackedGraph:
     root: bytes
     pages: Mapping[str, bytes]
     codec: ValueCodec
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def has_pages(self) -> bool:
@@ -204,7 +206,8 @@ def pack_graph(
     if llm:
         content["llm"] = llm
     root = canonical_json(content)
-    return PackedGraph(digest(root), blobs, root, pages, codec)
+    kinds = {node_id: described["code"][0] for node_id, described in entries if "code" in described}
+    return PackedGraph(digest(root), blobs, root, pages, codec, kinds)
 
 
 def load_graph(name: str, fetch: Fetch, codec: ValueCodec, fetch_all: FetchAll | None = None) -> LoadedGraph:

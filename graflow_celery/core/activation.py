@@ -41,7 +41,10 @@ def node_of(key: str) -> str:
 
 
 def key_of(node: str, passes: Passes) -> str:
-    return node if all(item == FIRST for item in passes) else f"{node}@{'.'.join(passes)}"
+    for item in passes:
+        if item != FIRST:
+            return f"{node}@{'.'.join(passes)}"
+    return node
 
 
 def item_of(node: str) -> tuple[str, int] | None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
+from graflow_celery.core.quick import quick
 from graflow_celery.errors import RunStateError
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DispatchNode:
     """Send attempt ``attempt`` of a task to a worker."""
@@ -24,7 +27,7 @@ class DispatchNode:
 
 @dataclass(frozen=True, slots=True)
 class OpenGroup:
-    """Send the tasks that a parallel group starts with, its chord announced; of a mapped task: count its items first.
+    """Send the tasks that a parallel group starts with; of a mapped task: count its items first.
 
     Groups that it starts with have commands of their own.
     """
@@ -44,6 +47,7 @@ class OpenMembers:
     graph: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CloseBarrier:
     """Ask a group's policy about its outcomes and tell the Scheduler what it said."""
@@ -52,6 +56,7 @@ class CloseBarrier:
     graph: str = ""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SkipNode:
     """Tell the Scheduler that the node is unreachable now."""
@@ -127,12 +132,16 @@ _VERBS: dict[str, Callable[..., Command]] = {
 _NAMES = {kind: verb for verb, kind in _VERBS.items()}
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@lru_cache(8192)
 def to_text(command: Command) -> str:
     """The command as a JSON array, ``["dispatch","clean",1]``; equal commands have equal texts."""
     fields = [getattr(command, name) for name in command.__slots__]
     if fields[-1] == "":
         fields.pop()
-    return json.dumps([_NAMES[type(command)], *fields], separators=(",", ":"), ensure_ascii=False)
+    return _encode([_NAMES[type(command)], *fields])
 
 
 def from_text(text: str) -> Command:

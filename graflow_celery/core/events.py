@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graflow_celery.core.quick import quick
+
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
@@ -16,6 +18,7 @@ class RunStarted:
     timeout: float | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeSucceeded:
     """``goto``: the nodes that it jumps to, by id. ``added``: the group that holds the tasks that it added.
@@ -34,8 +37,7 @@ class NodeSucceeded:
 class NodeFailed:
     """``retryable`` is False where another attempt cannot help: a missing module, a value that cannot be sent.
 
-    ``retries``: how many retries came before. ``jitter``: a number in [0, 1). ``counted`` is False if somebody else
-    than the attempt itself reports it, so that a chord around the node will not hear of it.
+    ``retries``: how many retries came before. ``jitter``: a number in [0, 1).
     """
 
     node: str
@@ -44,7 +46,6 @@ class NodeFailed:
     retryable: bool = True
     retries: int = 0
     jitter: float = 0.5
-    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,12 @@ class MapExpanded:
 class BarrierReached:
     """Every member of the group has ended, or its time was up, and its policy was asked.
 
-    ``shortfall`` is None if the policy is met; ``goto`` are the nodes outside that members jump to. ``counted`` is
-    False if no message of a chord brought it about, but a timer, say: a chord around the group will not hear of it.
+    ``shortfall`` is None if the policy is met; ``goto`` are the nodes outside that members jump to.
     """
 
     group: str
     shortfall: str | None
     goto: tuple[str, ...] = ()
-    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,10 +131,12 @@ class ParallelGroup(Executable):
         *,
         policy: str | GroupPolicy = "strict",
         timeout: float | None = None,
+        batch: int | None = None,
         register_to_context: bool = True,
     ) -> None:
         self.tasks = tuple(tasks)
         self.timeout = checked_timeout(timeout, name or "(unnamed)")
+        self.batch = checked_batch(batch, name or "(unnamed)")
         self._name = name
         self.policy: GroupPolicy = as_policy(policy)
         self.backend: str | None = None
@@ -151,6 +153,7 @@ class ParallelGroup(Executable):
         members: list[Executable] = []
         policy: GroupPolicy = StrictGroupPolicy()
         timeout: float | None = None
+        batch: int | None = None
         for operand in operands:
             if not isinstance(operand, ParallelGroup) or not operand.is_open:
                 members.append(operand)
@@ -158,9 +161,10 @@ class ParallelGroup(Executable):
             members += operand.tasks
             policy = policy if operand.policy == StrictGroupPolicy() else operand.policy
             timeout = operand.timeout if timeout is None else timeout
+            batch = operand.batch if batch is None else batch
             if definition is not None and definition.graph.nodes.get(operand.task_id) is operand:
                 definition.graph.remove_node(operand.task_id)
-        return cls(members, policy=policy, timeout=timeout)
+        return cls(members, policy=policy, timeout=timeout, batch=batch)
 
     @property
     def is_open(self) -> bool:
@@ -205,10 +209,12 @@ class ParallelGroup(Executable):
         backend_config: Mapping[str, Any] | None = None,
         policy: str | GroupPolicy | None = None,
         timeout: float | None = None,
+        batch: int | None = None,
     ) -> Self:
         """Sets how the group runs and which policy judges it. Returns the group itself.
 
         After ``timeout`` seconds the barrier closes: members that have not ended count as failed, the policy judges.
+        ``batch``: how many members travel to the workers in one message, 1 for none together.
 
         ``backend`` and ``backend_config`` are accepted as graflow's scripts give them; where a group runs is decided
         by the run (``execute(backend=...)``), not by the group.
@@ -221,6 +227,8 @@ class ParallelGroup(Executable):
             self.policy = as_policy(policy)
         if timeout is not None:
             self.timeout = checked_timeout(timeout, self.task_id)
+        if batch is not None:
+            self.batch = checked_batch(batch, self.task_id)
         return self
 
     def register(self, graph: TaskGraph) -> None:
@@ -242,6 +250,13 @@ def checked_timeout(timeout: float | None, group: str) -> float | None:
     if timeout is None or (isinstance(timeout, int | float) and timeout > 0):
         return timeout
     raise GraphCompilationError(f"Parallel group '{group}': timeout={timeout!r} must be a number of seconds over 0.")
+
+
+def checked_batch(batch: int | None, group: str) -> int | None:
+    """Raises GraphCompilationError unless ``batch`` is None or a whole number from 1 to 1000."""
+    if batch is None or (isinstance(batch, int) and 1 <= batch <= 1000):
+        return batch
+    raise GraphCompilationError(f"Parallel group '{group}': batch={batch!r} must be a whole number from 1 to 1000.")
 
 
 def chain(*tasks: Executable) -> SequentialTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from graflow_celery.errors import GraphCompilationError
@@ -35,6 +36,8 @@ def injection(
     Raises:
         GraphCompilationError: the function has no parameter left for one of them.
     """
+    if not (context or client or agent) and _takes_nothing(func):
+        return _NOTHING
     parameters = list(inspect.signature(func).parameters.values())[int(context) :]
     by_name = {parameter.name: parameter for parameter in parameters if parameter.kind in _NAMED}
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
@@ -52,3 +55,15 @@ def injection(
         chosen[name] = target
     rest = tuple(parameter for name, parameter in by_name.items() if name not in chosen.values())
     return Injection(chosen.get(CLIENT), chosen.get(AGENT), rest)
+
+
+_NOTHING = Injection(None, None, ())
+
+
+def _takes_nothing(func: Callable[..., Any]) -> bool:
+    """Whether it is a plain function without parameters: `inspect.signature` takes longer than to run one."""
+    if not isinstance(func, FunctionType) or func.__dict__:  # what is wrapped, or has a signature of its own
+        return False
+    code = func.__code__
+    takes_more = code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    return not (code.co_argcount or code.co_kwonlyargcount or takes_more)

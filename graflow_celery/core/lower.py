@@ -14,6 +14,8 @@ from graflow_celery.core.plan import NodeSpec, Plan, TaskOptions
 from graflow_celery.core.policy import FifoPolicy, SchedulingPolicy, StrictGroupPolicy
 from graflow_celery.errors import GraphCompilationError
 
+_STRICT, _OPTIONS = StrictGroupPolicy(), TaskOptions()
+
 
 @dataclass
 class _Scopes:
@@ -59,20 +61,23 @@ def _spec(
     before = [
         source for source in graph.predecessors(node_id) if source in reachable and (source, node_id) not in loops
     ]
+    after = graph.successors(node_id)
     options = node.template.options if isinstance(node, MappedTask) else getattr(node, "options", None)
+    group = node if isinstance(node, ParallelGroup | MappedTask) else None
     return NodeSpec(
         id=node_id,
-        successors=tuple(target for target in graph.successors(node_id) if (node_id, target) not in loops),
-        loops=tuple(target for target in graph.successors(node_id) if (node_id, target) in loops),
+        successors=tuple([target for target in after if (node_id, target) not in loops]),
+        loops=tuple([target for target in after if (node_id, target) in loops]),
         needs=len(before),
         group=scopes.group_of.get(node_id),
         exit_index=scopes.exit_index.get(node_id, -1),
         entries=tuple(scopes.entries.get(node_id, ())),
         exits=tuple(scopes.exits.get(node_id, ())),
-        timeout=node.timeout if isinstance(node, ParallelGroup | MappedTask) else None,
+        timeout=None if group is None else group.timeout,
+        batch=None if group is None else group.batch,
         map=node.spec(graph.predecessors(node_id)) if isinstance(node, MappedTask) else None,
-        policy=node.policy if isinstance(node, ParallelGroup | MappedTask) else StrictGroupPolicy(),
-        options=options or TaskOptions(),
+        policy=_STRICT if group is None else group.policy,
+        options=options or _OPTIONS,
     )
 
 

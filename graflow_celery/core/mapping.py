@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from graflow_celery.core.expr import Executable, checked_timeout
+from graflow_celery.core.expr import Executable, checked_batch, checked_timeout
 from graflow_celery.core.plan import MapSpec
 from graflow_celery.core.policy import GroupPolicy, as_policy
 from graflow_celery.errors import DuplicateTaskError, GraphCompilationError
@@ -48,6 +48,7 @@ class MappedTask(Executable):
         self.max_parallel = max_parallel
         self.policy: GroupPolicy = as_policy("strict")
         self.timeout: float | None = None
+        self.batch: int | None = None
         free = [parameter.name for parameter in template.parameters if parameter.name not in template.bound]
         if not free:
             raise GraphCompilationError(f"Task '{template.task_id}': map() needs a parameter that receives the item.")
@@ -64,12 +65,15 @@ class MappedTask(Executable):
         backend_config: Mapping[str, Any] | None = None,
         policy: str | GroupPolicy | None = None,
         timeout: float | None = None,
+        batch: int | None = None,
     ) -> Self:
         """As :meth:`ParallelGroup.with_execution`. Returns the mapped task itself."""
         if policy is not None:
             self.policy = as_policy(policy)
         if timeout is not None:
             self.timeout = checked_timeout(timeout, self.task_id)
+        if batch is not None:
+            self.batch = checked_batch(batch, self.task_id)
         return self
 
     def register(self, graph: TaskGraph) -> None:

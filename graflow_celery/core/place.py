@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from graflow_celery.core.activation import FIRST, Passes, entry_of, following, item_of, key_of, split
 from graflow_celery.core.plan import NodeSpec, Plan
+from graflow_celery.core.quick import quick
+
+_OUTSIDE = (FIRST,)
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class Place:
     """An activation in its plan. ``passes`` has one for each scope that the node is in, the outermost first."""
 
@@ -22,9 +25,11 @@ class Place:
         """Raises UnknownNodeError."""
         node, passes = split(key)
         spec = plan[node]
-        return cls(plan, spec, passes or (FIRST,) * (1 + len(plan.enclosing(node))))
+        if not passes:
+            passes = _OUTSIDE if spec.group is None else (FIRST,) * (1 + len(plan.enclosing(node)))
+        return cls(plan, spec, passes)
 
-    @cached_property
+    @property
     def key(self) -> str:
         return key_of(self.spec.id, self.passes)
 
@@ -45,7 +50,9 @@ class Place:
     @property
     def scopes(self) -> tuple[str, ...]:
         """The groups around it, the innermost first."""
-        enclosing = self.plan.enclosing(self.spec.id) if self.spec.group is not None else ()
+        if self.spec.group is None:
+            return ()
+        enclosing = self.plan.enclosing(self.spec.id)
         return tuple(key_of(group, self.passes[: -1 - depth]) for depth, group in enumerate(enclosing))
 
     @property
@@ -56,12 +63,13 @@ class Place:
     @property
     def needs(self) -> int:
         """How many ends it waits for in this pass."""
-        return self.plan.needs(self.spec.id, entry_of(self.passes[-1]))
+        entry = entry_of(self.passes[-1])
+        return self.spec.needs if entry is None else self.plan.needs(self.spec.id, entry)
 
     @property
     def is_again(self) -> bool:
         """Whether it is in a pass that was entered by a jump or a cycle."""
-        return any("~" in item for item in self.passes)
+        return self.passes != _OUTSIDE and any("~" in item for item in self.passes)
 
     @property
     def is_fatal(self) -> bool:
@@ -100,6 +108,26 @@ class Place:
     def members(self) -> tuple[str, str]:
         """Of a mapped task: what comes before and after the item's number in the keys of its members."""
         return f"{self.spec.id}[", f"]{key_of('', (*self.passes, FIRST))}"
+
+    def start(self, number: int) -> str:
+        """Of a group: the key of what it starts with under that number; of a mapped task, of the member for that item.
+
+        Raises:
+            IndexError: there is no such number.
+        """
+        if self.spec.map is None:
+            return self.inside(self.spec.entries[number]).key
+        prefix, suffix = self.members
+        return f"{prefix}{number}{suffix}"
+
+    @property
+    def number(self) -> int:
+        """Under which number the group around it starts with it; -1 if it does not, or not in its first pass."""
+        if self.spec.group is None or self.passes[-1] != FIRST:
+            return -1
+        group, number = self.around.spec, self.last.spec.exit_index
+        starts = group.map is not None or (0 <= number < len(group.entries) and group.entries[number] == self.spec.id)
+        return number if starts else -1
 
     def beside(self, node: str) -> Place:
         """Another node of the same scope, in the same pass."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 from graflow_celery.core.activation import item_of, split
 from graflow_celery.core.policy import FifoPolicy, GroupPolicy, SchedulingPolicy, StrictGroupPolicy
+from graflow_celery.core.quick import quick
 from graflow_celery.core.retry import RetryPolicy
 from graflow_celery.errors import UnknownNodeError
 
@@ -19,7 +20,10 @@ MAX_CYCLES = 10
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """How a node is dispatched and what happens when it goes wrong. Times are in seconds."""
+    """How a node is dispatched and what happens when it goes wrong. Times are in seconds.
+
+    ``batch``: how many members of a group like this one travel in one message; None for what the group says.
+    """
 
     queue: str | None = None
     priority: int | None = None
@@ -30,6 +34,7 @@ class TaskOptions:
     max_cycles: int | None = None
     on_worker_loss: Literal["retry", "fail"] = "retry"
     max_losses: int | None = None
+    batch: int | None = None
 
     @property
     def retries(self) -> int:
@@ -65,6 +70,7 @@ class Owner:
     leaves: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One node of a plan: a task, or a parallel group with a barrier after it.
@@ -78,6 +84,7 @@ class NodeSpec:
         entries: of a group: the nodes that start when it opens.
         exits: of a group: the nodes whose ends the barrier waits for.
         timeout: of a group: seconds after which its barrier closes with what has ended by then.
+        batch: of a group: how many of its members travel in one message; None for what the settings say.
         map: of a mapped task: where its items come from. ``options`` are those of each member.
         owner: of a group of tasks that were added while the run went on: who added them.
     """
@@ -91,6 +98,7 @@ class NodeSpec:
     entries: tuple[str, ...] = ()
     exits: tuple[str, ...] = ()
     timeout: float | None = None
+    batch: int | None = None
     map: MapSpec | None = None
     owner: Owner | None = None
     policy: GroupPolicy = field(default_factory=StrictGroupPolicy)
@@ -162,6 +170,9 @@ class Plan:
 
     def __getitem__(self, key: str) -> NodeSpec:
         """The node of an id or an activation key; a member of a mapped task has the task's options and its own id."""
+        found = self.nodes.get(key)  # most keys are ids, and no id ends like the name of a pass
+        if found is not None:
+            return found
         node = split(key)[0]
         found = self.nodes.get(node)
         if found is not None:
@@ -200,6 +211,8 @@ class Plan:
 
     def graph_of(self, node: str) -> str:
         """The graph that a node belongs to: empty for the workflow as written."""
+        if not self.homes:
+            return ""
         item = item_of(node)
         home = item[0] if item is not None and node not in self.nodes else node
         return self.homes.get(home, "")

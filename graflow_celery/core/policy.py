@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from graflow_celery.core.quick import quick
 from graflow_celery.errors import ConfigError, ParallelGroupError
 
 if TYPE_CHECKING:
     from graflow_celery.core.plan import NodeSpec
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class MemberOutcome:
     """How one member of a group ended. ``error`` is the text of its failure, None if it succeeded."""

@@ -130,7 +130,6 @@ class _Replay:
         while self.todo:
             self.turn(self.todo.popleft())
         self.keep_inside()
-        self.direct_barriers()
         state = self.state
         state.outbox = {item.command: Emission(item.command, delay=item.delay) for item in state.outbox.values()}
         if self.old.last_node in self.kept:
@@ -232,7 +231,7 @@ class _Replay:
             self.begin_again(key)
 
     def entries(self, command: OpenGroup, place: Place) -> None:
-        """The tasks that a group starts with: sent with its chord if none of them is kept, else one by one."""
+        """The tasks that a group starts with: sent together if none of them is kept, else one by one."""
         keys = [place.inside(entry).key for entry in place.spec.entries if not place.plan[entry].is_group]
         if all(self.ending(key) is None for key in keys):
             self.begin_inside(keys, command.graph)
@@ -298,7 +297,7 @@ class _Replay:
             self.put(key, replace(now, cycle=max(now.cycle, record.cycle)))
 
     def begin_inside(self, keys: Iterable[str], graph: str) -> None:
-        """Activations that are sent with their group's chord."""
+        """Activations that are sent with their group."""
         for key in keys:
             if key in self.old.nodes:
                 self.state.nodes[key] = NodeRecord(NodeState.QUEUED, self.state.first, graph=graph)
@@ -331,14 +330,6 @@ class _Replay:
             state.jumps[key] = old.jumps[key]
         if f"items:{key}" in old.arrivals:
             state.arrivals[f"items:{key}"] = old.arrivals[f"items:{key}"]
-
-    def direct_barriers(self) -> None:
-        """A chord that counts parts again does not hear of those that are kept, so none is waited for."""
-        for key, record in self.state.nodes.items():
-            barrier = f"barrier:{key}"
-            arrived, _ = self.state.arrivals.get(barrier, (0, 0))
-            if arrived and not record.state.is_final:
-                self.state.arrivals[barrier] = (arrived, 0)
 
     # ------------------------------------------------------------------------------------ where things are
 

@@ -44,9 +44,8 @@ def pending(state: RunState, plan_of: PlanOf, asked: Iterable[Asked] = ()) -> tu
     Attempts that were running are queued again, and don't count as steps. Timers begin anew, with their whole time; a
     retry that was waiting is due at once. Nothing is to be done for a run that has ended.
 
-    A group of which nobody has arrived at the barrier is opened again, so that a new chord counts its members. A group
-    that is half done runs its missing members only, and its barrier is told so that no chord is waited for: the old one
-    is gone, and a new one would never hear of the members that were done before.
+    A group of which nobody has arrived at the barrier is opened again, so that its members may share messages. One
+    that is half done runs its missing members only.
 
     Args:
         plan_of: the plan of the workflow as written (``""``) or with the tasks of an added graph.
@@ -132,7 +131,6 @@ class _Resumption:
             return
         members = self.members(place)
         if arrived:
-            self.state.arrivals[place.barrier] = (arrived, 0)
             missing = [member for member in members if member not in self.state.nodes]
             yield from (Emission(DispatchNode(member, 1, graph)) for member in missing)
             return

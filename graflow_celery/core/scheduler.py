@@ -91,6 +91,8 @@ class Scheduler:
 
     def _decide(self, plan: Plan, event: Event) -> Transition:
         match event:
+            case NodeSucceeded(node):  # first, being what happens most
+                return self._of_attempt(_task(plan, node), event)
             case RunStarted(timeout):
                 entered = self._enter(start_of(plan))
                 expiry = () if timeout is None else (Emission(ExpireRun(timeout), delay=timeout),)
@@ -181,13 +183,13 @@ class Scheduler:
             delay = options.retry.delay(event.retries, event.jitter) if options.retry is not None else 0.0
             retried = self._again(place, "node_retried", event.attempt, delay=delay)
             return replace(retried, retries=True, reason=event.reason)
-        return self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason, counted=event.counted)
+        return self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason)
 
     def _lost(self, place: Place, event: NodeLost) -> Transition:
         """Another attempt takes over, later each time, until the node has lost as many processes as it may."""
         losses = event.losses + 1
         if losses >= losses_allowed(place.spec.options, event.max_losses):
-            lost = self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason, counted=False)
+            lost = self._ended(place, event.attempt, NodeState.FAILED, reason=event.reason)
         else:
             delay = LOSS_BACKOFF.delay(losses - 2, event.jitter) if losses > 1 else 0.0
             lost = replace(self._again(place, "node_lost", event.attempt, delay=delay), reason=event.reason)
@@ -249,7 +251,6 @@ class Scheduler:
             reason=failure or "",
             goto=goto,
             leaves=leaves,
-            counted=False,
             acknowledges=(finish,),
         )
 
@@ -269,7 +270,7 @@ class Scheduler:
             scopes=place.scopes,
             items=items,
             declares=((place.barrier, items), (f"next:{place.key}", at_once)) if items else (),
-            arrivals=(Arrival(f"items:{place.key}", 1, True, 1, (Emission(then),)),),
+            arrivals=(Arrival(f"items:{place.key}", 1, (Emission(then),)),),
             acknowledges=(OpenGroup(place.key, place.graph),),
         )
 
@@ -283,9 +284,7 @@ class Scheduler:
             answered.append(ExpireGroup(place.key, place.graph))
         reason = shortfall or ""
         if spec.owner is None:
-            return self._ended(
-                place, 0, state, reason=reason, goto=goto, counted=event.counted, acknowledges=tuple(answered)
-            )
+            return self._ended(place, 0, state, reason=reason, goto=goto, acknowledges=tuple(answered))
         owner = spec.owner
         finish = FinishNode(owner.node, owner.attempt, place.key, shortfall, goto, owner.leaves, owner.graph)
         return Transition(
@@ -309,7 +308,6 @@ class Scheduler:
         reason: str = "",
         goto: tuple[str, ...] = (),
         leaves: bool = False,
-        counted: bool = True,
         acknowledges: tuple[Command, ...] = (),
     ) -> Transition:
         """An activation reached a final state: tell the barrier around it and the nodes after it."""
@@ -317,8 +315,8 @@ class Scheduler:
         if state is not NodeState.SUCCEEDED:
             goto, leaves = (), False
         fatal = state is NodeState.FAILED and place.is_fatal
-        near = tuple(target for target in goto if place.plan[target].group == spec.group)
-        far = tuple(target for target in goto if target not in near)
+        near = tuple(target for target in goto if place.plan[target].group == spec.group) if goto else ()
+        far = tuple(target for target in goto if target not in near) if goto else ()
         if spec.group is not None and near:  # a member is a chain: what comes later in it follows from the earliest
             near = (min(near, key=place.plan.number),)
         leaves = leaves or bool(goto)
@@ -331,13 +329,12 @@ class Scheduler:
                 arrivals += [self._jump(place.jump(target)) for target in spec.loops]
         elif leaves and not near:
             mirror = place.last.home_key
-            arrivals.append(self._arrive_at_barrier(place, counted=False))
+            arrivals.append(self._arrive_at_barrier(place))
         elif not near:
             live = state is NodeState.SUCCEEDED
             arrivals += [self._arrive(place.beside(successor), live) for successor in spec.successors]
             if spec.is_exit:
-                counted = counted and state is not NodeState.SKIPPED
-                arrivals.append(self._arrive_at_barrier(place, counted))
+                arrivals.append(self._arrive_at_barrier(place))
         return Transition(
             f"node_{state}" if not spec.is_group else f"group_{state}",
             place.key,
@@ -352,7 +349,6 @@ class Scheduler:
             draw=self._draw(place),
             jumps=(place.around.key, far) if far and spec.group is not None else None,
             acknowledges=acknowledges,
-            counted=counted and not (spec.group is not None and leaves),
             ends=RunStatus.FAILED if fatal else None,
             reason=f"'{spec.id}' failed: {reason}" if fatal else reason,
         )
@@ -363,28 +359,20 @@ class Scheduler:
         return Arrival(
             key=place.key,
             needs=place.needs,
-            live=live,
-            quorum=1,
             then=self._enter(place),
             otherwise=(Emission(skip, weight=place.weight),),
+            live=live,
         )
 
     def _jump(self, target: Place) -> Arrival:
         """A jump, or the edge that closes a cycle, enters its target at once. Two from one pass count as one."""
-        return Arrival(f"jump:{target.key}", 1, True, 1, self._enter(target))
+        return Arrival(f"jump:{target.key}", 1, self._enter(target))
 
-    def _arrive_at_barrier(self, place: Place, counted: bool) -> Arrival:
-        """A chord counts what ran. Where a part will not be counted it will not fire: the barrier is sent directly."""
+    def _arrive_at_barrier(self, place: Place) -> Arrival:
+        """A barrier waits for all members, whatever became of them; what that means is for the policy to say."""
         group = place.around
         close = CloseBarrier(group.key, group.graph)
-        return Arrival(
-            key=group.barrier,
-            needs=len(group.spec.exits),
-            live=counted,
-            quorum=0,
-            then=(Emission(close, expected=True),),
-            otherwise=(Emission(close),),
-        )
+        return Arrival(group.barrier, len(group.spec.exits), (Emission(close),))
 
     def _draw(self, place: Place) -> Draw | None:
         """The next member of a mapped task that runs a few at a time takes the place of the one that ended."""

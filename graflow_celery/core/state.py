@@ -3,7 +3,7 @@
 The Scheduler turns an event into a :class:`Transition` from the plan alone. :meth:`RunState.apply` is the small
 machine that carries a transition out: check the fence, set the node's state, count arrivals at joins and barriers,
 queue the commands of those that are complete, end the run when nothing is left to do. It knows no rule of workflows.
-`redis_backend/lua/commit.lua` is the same machine inside Redis; a property test holds the two together.
+`redis_backend/lua/advance.lua` is the same machine inside Redis; a property test holds the two together.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from graflow_celery.core.commands import Command, DispatchNode, OpenGroup
+from graflow_celery.core.quick import quick
 
 
 class RunStatus(StrEnum):
@@ -27,7 +28,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return self not in (RunStatus.RUNNING, RunStatus.WAITING)
+        return self is not RunStatus.RUNNING and self is not RunStatus.WAITING
 
 
 class NodeState(StrEnum):
@@ -62,6 +63,7 @@ ALLOWED: Mapping[NodeState, frozenset[NodeState]] = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
     """What is known of an activation.
@@ -84,13 +86,17 @@ class NodeRecord:
     worker: str = ""
 
 
+#: Of an activation that has no record.
+NEVER = NodeRecord(NodeState.QUEUED, 0)
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Emission:
     """A command to be queued.
 
     Attributes:
         weight: what the run waits for because of it: 1 if it brings about the end of a node outside of every group.
-        expected: a chord's body will carry it out: it is queued all the same, but sent only if that does not happen.
         delay: seconds after which it is due.
         reenters: the id of a node that runs again with it; the run counts how often.
         members: of a group that it opens: how many its barrier waits for, as far as that is known.
@@ -98,26 +104,25 @@ class Emission:
 
     command: Command
     weight: int = 0
-    expected: bool = False
     delay: float = 0.0
     reenters: str = ""
     members: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """One arrival at a join or barrier that waits for ``needs`` of them; 0 stands for what was declared.
 
-    The one that completes it queues ``then`` if at least ``quorum`` of them were live, else ``otherwise``. A quorum of
-    0 stands for all of them.
+    The one that completes it queues ``then`` if at least one of them was live, else ``otherwise``. Only at a join are
+    there others: there a predecessor arrives that ended without leading to it.
     """
 
     key: str
     needs: int
-    live: bool
-    quorum: int
     then: tuple[Emission, ...]
     otherwise: tuple[Emission, ...] = ()
+    live: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,7 @@ class Draw:
     attempt: int = 1
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A change of a run's state, decided by the Scheduler, carried out in one atomic step by a run store.
@@ -155,7 +161,6 @@ class Transition:
         declares, arrivals, emissions, draw: what is counted, and which commands are queued. What was declared stays.
         jumps: a group at whose barrier jumps out of it take place, and where they lead.
         acknowledges: queued commands that this event answers; they leave the outbox.
-        counted: a chord's part: Celery may count the message that brought this about.
         pauses, resumes: the node waits for a person for longer than was allowed for, or for no person any more. The run
             is ``waiting`` as long as one of its nodes is.
         first: that of the plan by which it was decided: what dates from before a retry of the run changes no node.
@@ -181,7 +186,6 @@ class Transition:
     draw: Draw | None = None
     jumps: tuple[str, tuple[str, ...]] | None = None
     acknowledges: tuple[Command, ...] = ()
-    counted: bool = True
     pauses: bool = False
     resumes: bool = False
     first: int = 1
@@ -194,12 +198,13 @@ class Transition:
         return self.becomes is not None and self.becomes.is_final
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What came of a transition.
 
-    ``stale``: the fence refused it and nothing changed. ``ended_node``: its node has ended with it, for good, so that
-    a chord may count it. ``ended``: how many nodes have ended in the run by now.
+    ``stale``: the fence refused it and nothing changed. ``ended_node``: its activation has ended with it.
+    ``ended``: how many nodes have ended in the run by now.
     """
 
     emissions: tuple[Emission, ...] = ()
@@ -212,16 +217,19 @@ class Applied:
 STALE = Applied(stale=True)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Leave:
     """Leave to run an attempt, and what its record says of it.
 
-    ``max_steps`` is the run's limit if it was reached; the attempt must not run then.
+    ``max_steps`` is the run's limit if it was reached; the attempt must not run then. ``left``: how many more attempts
+    the limit allows; None if there is none.
     """
 
     retries: int = 0
     cycle: int = 0
     max_steps: int | None = None
+    left: int | None = None
 
 
 @dataclass
@@ -244,23 +252,42 @@ class RunState:
     first: int = 1
 
     def begin(
-        self, node: str, attempt: int, worker: str = "", scopes: tuple[str, ...] = (), graph: str = ""
+        self,
+        node: str,
+        attempt: int,
+        worker: str = "",
+        scopes: tuple[str, ...] = (),
+        graph: str = "",
+        *,
+        reached: bool = False,
+        renews: bool = False,
+        answers: Command | None = None,
     ) -> Leave | None:
         """Marks an attempt as running on ``worker``. ``graph``: the one that the node belongs to, if it was added.
+        ``reached``, ``renews``, ``answers``: see :class:`graflow_celery.ports.Asked`.
 
         None if it is not the current one, runs already, has ended, or a group around it or the run has. That a broker
         delivers a message again says nothing of the process that had it first: see docs/decisions/0006-liveness.md.
         """
-        if self.status.is_terminal or not self._is_current(node, attempt, scopes, None):
+        if self.status.is_terminal or not self._is_current(node, attempt, scopes, worker if renews else None):
+            return None
+        if renews:
+            return Leave()
+        if reached and node not in self.nodes:
             return None
         record = self.nodes.get(node) or NodeRecord(NodeState.QUEUED, attempt, graph=graph)
         if record.state is not NodeState.QUEUED:
             return None
         if self.max_steps is not None and self.steps >= self.max_steps:
             return Leave(max_steps=self.max_steps)
-        self.nodes[node] = replace(record, state=NodeState.RUNNING, worker=worker)
+        if answers is not None:
+            self.outbox.pop(answers, None)
+        running = NodeState.RUNNING
+        self.nodes[node] = NodeRecord(
+            running, record.attempt, record.losses, record.retries, record.cycle, record.graph, worker
+        )
         self.steps += 1
-        return Leave(record.retries, record.cycle)
+        return Leave(record.retries, record.cycle, left=None if self.max_steps is None else self.max_steps - self.steps)
 
     def apply(self, transition: Transition) -> Applied:
         if self.status.is_terminal:
@@ -282,20 +309,20 @@ class RunState:
         for emission in emissions:
             self._queue(emission)
         self.outstanding += sum(emission.weight for emission in emissions) - transition.consumes
-        counted = transition.is_final and transition.counted
+        ended_node = transition.is_final
         if transition.ends is not None:
             self.failed_node = node
             self._end(transition.ends, transition.reason)
-            return Applied((), self.status, counted, ended=self.ended)
+            return Applied((), self.status, ended_node, ended=self.ended)
         if node is not None and (transition.pauses or transition.resumes):
             self._count_waiting(node, transition.pauses)
         if self.outstanding == 0:
             self._end(RunStatus.SUCCEEDED, "")
-            return Applied((), self.status, counted, ended=self.ended)
-        return Applied(tuple(emissions), self.status, counted, ended=self.ended)
+            return Applied((), self.status, ended_node, ended=self.ended)
+        return Applied(tuple(emissions), self.status, ended_node, ended=self.ended)
 
     def _is_current(self, node: str, attempt: int, scopes: tuple[str, ...], holder: str | None) -> bool:
-        if any(self._has_ended(scope) for scope in scopes):
+        if scopes and any(self._has_ended(scope) for scope in scopes):
             return False
         record = self.nodes.get(node)
         if record is None:
@@ -311,7 +338,7 @@ class RunState:
         record = self.nodes.get(node) or NodeRecord(state, transition.attempt, graph=transition.graph)
         attempt = transition.next_attempt or transition.attempt
         losses, retries = record.losses + transition.loses, record.retries + transition.retries
-        record = replace(record, state=state, attempt=attempt, losses=losses, retries=retries, worker="")
+        record = NodeRecord(state, attempt, losses, retries, record.cycle, record.graph)
         self.nodes[node] = record
         if transition.mirror is not None:
             self.nodes[transition.mirror] = record
@@ -325,9 +352,8 @@ class RunState:
             arrived, live = self.arrivals.get(arrival.key, (0, 0))
             arrived, live = arrived + 1, live + arrival.live
             self.arrivals[arrival.key] = (arrived, live)
-            needs = arrival.needs or self.counts.get(arrival.key, 0)
-            if arrived == needs:
-                complete += arrival.then if live >= (arrival.quorum or needs) else arrival.otherwise
+            if arrived == (arrival.needs or self.counts.get(arrival.key, 0)):
+                complete += arrival.then if live else arrival.otherwise
         return complete
 
     def _drawn(self, draw: Draw | None) -> list[Emission]:
@@ -351,10 +377,12 @@ class RunState:
             cycle = self._cycle(emission)
             self.nodes[command.group] = NodeRecord(NodeState.RUNNING, 0, cycle=cycle, graph=command.graph)
         elif isinstance(command, DispatchNode):
-            queued = NodeRecord(NodeState.QUEUED, command.attempt, graph=command.graph)
-            record = self.nodes.get(command.node, queued)
+            record = self.nodes.get(command.node, NEVER)
             cycle = self._cycle(emission) or record.cycle
-            self.nodes[command.node] = replace(queued, losses=record.losses, retries=record.retries, cycle=cycle)
+            queued = NodeState.QUEUED
+            self.nodes[command.node] = NodeRecord(
+                queued, command.attempt, record.losses, record.retries, cycle, command.graph
+            )
 
     def _cycle(self, emission: Emission) -> int:
         """How often the node ran before. One that is reached for the first time in a later pass did not."""

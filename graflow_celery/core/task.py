@@ -32,6 +32,7 @@ _OPTIONS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("max_cycles", "a whole number, 1 or more", lambda value: isinstance(value, int) and value >= 1),
     ("on_worker_loss", "'retry' or 'fail'", lambda value: value in ("retry", "fail")),
     ("max_losses", "a whole number, 1 or more", lambda value: isinstance(value, int) and value >= 1),
+    ("batch", "a whole number from 1 to 1000", lambda value: isinstance(value, int) and 1 <= value <= 1000),
 )
 
 
@@ -192,6 +193,7 @@ def task(
     soft_time_limit: float | None = None,
     on_worker_loss: Literal["retry", "fail"] = "retry",
     max_losses: int | None = None,
+    batch: int | None = None,
     ship: Ship | None = None,
 ) -> Callable[[Function], TaskWrapper]: ...
 
@@ -215,6 +217,7 @@ def task(
     soft_time_limit: float | None = None,
     on_worker_loss: Literal["retry", "fail"] = "retry",
     max_losses: int | None = None,
+    batch: int | None = None,
     ship: Ship | None = None,
 ) -> TaskWrapper | Callable[[Function], TaskWrapper]:
     """Makes a task of a function: ``@task``, ``@task("id")`` or ``@task(id=..., ...)``.
@@ -233,6 +236,8 @@ def task(
         queue, priority, time_limit, soft_time_limit: what they mean in Celery; the limits are seconds.
         on_worker_loss: what to do when the worker dies: ``"retry"`` elsewhere or ``"fail"``.
         max_losses: how many workers the task may lose before it is given up; the setting's value by default.
+        batch: how many members of a group like this one travel in one message, 1 for none together; by default as the
+            group or the setting says: by how long they take.
         ship: how the function gets to the workers: ``"reference"``, by its name; ``"value"``, whole, with what its
             module defines; ``"auto"``, by its name where that leads to it, else whole. As the workflow says by default.
 
@@ -251,6 +256,7 @@ def task(
         max_cycles=max_cycles,
         on_worker_loss=on_worker_loss,
         max_losses=max_losses,
+        batch=batch,
     )
     _check_options(options)
     if ship is not None:

@@ -25,7 +25,7 @@ from graflow_celery.engine.written import WrittenGraph
 from graflow_celery.errors import BlobMissingError, BlobRejectedError, CheckpointError, RunStateError
 from graflow_celery.ports import FeedbackRecord, Snapshot
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"graflow_celery checkpoint "
 _PICKLE = b"\x80"
 _LENGTH = struct.Struct(">I")
@@ -187,9 +187,7 @@ def _to_json(value: Any) -> bytes:
 
 def _state_to_json(state: RunState) -> dict[str, Any]:
     fields = {name: getattr(state, name) for name in _PLAIN}
-    outbox = [
-        [to_text(item.command), item.weight, item.expected, item.delay, item.reenters] for item in state.outbox.values()
-    ]
+    outbox = [[to_text(item.command), item.weight, item.delay, item.reenters] for item in state.outbox.values()]
     nodes = {key: list(asdict(replace(record, worker="")).values()) for key, record in state.nodes.items()}
     return {**fields, "status": state.status.value, "nodes": nodes, "outbox": outbox}
 
@@ -298,10 +296,7 @@ def _blobs(data: bytes, listed: Iterable[tuple[str, int, str]], path: str) -> It
 
 
 def _state_from_json(data: Mapping[str, Any]) -> RunState:
-    outbox = [
-        Emission(from_text(text), weight, expected, delay, reenters)
-        for text, weight, expected, delay, reenters in data["outbox"]
-    ]
+    outbox = [Emission(from_text(text), weight, delay, reenters) for text, weight, delay, reenters in data["outbox"]]
     return RunState(
         **{
             **{name: data[name] for name in _PLAIN},

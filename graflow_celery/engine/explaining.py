@@ -35,7 +35,9 @@ from graflow_celery.engine.explanation import (
 )
 from graflow_celery.engine.feedback import FeedbackRequest
 from graflow_celery.engine.happenings import befell
+from graflow_celery.engine.holding import Holding
 from graflow_celery.engine.oversight import Lease
+from graflow_celery.errors import BlobMissingError, BlobRejectedError
 from graflow_celery.ports import EventRecord, NodeReport
 
 #: States of tasks that nobody works on.
@@ -105,8 +107,13 @@ def explained(facts: Facts, most: int | None = 20) -> Explanation:
     """The explanation of a run, with ``most`` nodes, groups, failures and happenings; None for all."""
     details = facts.details
     status = RunStatus(details["status"])
-    found = _Found() if status.is_terminal else _open(facts)
-    _count_ended(facts, found.counts)
+    gone = ""
+    try:
+        found = _Found() if status.is_terminal else _open(facts)
+        _count_ended(facts, found.counts)
+    except (BlobMissingError, BlobRejectedError) as error:
+        gone = str(error)
+        found = _Found(counts=_states_alone(facts))
     tasks = sorted(found.tasks, key=lambda item: (_state(facts, item) in IDLE, item.since, item.place.key))
     groups = sorted(found.groups, key=lambda item: (item[1].started, item[0].key))
     shown, shown_groups = tasks[:most], groups[:most]
@@ -129,10 +136,10 @@ def explained(facts: Facts, most: int | None = 20) -> Explanation:
         requests=() if status.is_terminal else tuple(_request(item) for item in asked[:most]),
         timeout=next((due for command, due in facts.outbox if isinstance(command, ExpireRun)), None),
         monitor=facts.monitor,
-        obstacles=() if status.is_terminal else tuple(builder.obstacles(tasks)),
+        obstacles=tuple(_graph_gone(gone, status)) if gone or status.is_terminal else tuple(builder.obstacles(tasks)),
         happenings=tuple(befell(facts.events, most)),
         failures=tuple(_failures(facts, most)),
-        advice=_advice(facts.run, status),
+        advice="" if gone else _advice(facts.run, status),
     )
 
 
@@ -176,6 +183,20 @@ def _count_ended(facts: Facts, counts: Counter[str]) -> None:
             counts[str(report.state)] += 1
 
 
+def _states_alone(facts: Facts) -> Counter[str]:
+    """How many tasks are in which state, as far as records say so without the graph: groups have no attempt."""
+    return Counter(str(report.state) for report in facts.records.values() if report.attempt)
+
+
+def _graph_gone(reason: str, status: RunStatus) -> Iterator[Obstacle]:
+    if reason:
+        so = "cannot be retried" if status.is_terminal else "cannot go on, nor be told which tasks it waits for"
+        yield Obstacle(
+            f"its graph is not in the store any more, or not readable, so it {so}: {reason}",
+            "Submit the workflow again, as a new run.",
+        )
+
+
 def _state(facts: Facts, item: _Candidate) -> str:
     report = item.report
     if report is None:
@@ -198,12 +219,12 @@ class _Builder:
         self._unsent = {
             (command.node, command.attempt): due for command, due in facts.outbox if isinstance(command, DispatchNode)
         }
-        self._held = {
-            (item.node, item.attempt): lease.name
-            for lease in facts.leases.values()
-            for item in lease.held
-            if item.run.id == facts.run and not item.running
-        }
+        self._held = Holding(
+            {
+                lease.name: [item for item in lease.held if item.run.id == facts.run and not item.running]
+                for lease in facts.leases.values()
+            }
+        )
 
     def task(self, item: _Candidate) -> OpenNode:
         facts, report, spec = self._facts, item.report, item.place.spec
@@ -226,7 +247,7 @@ class _Builder:
             queue=queue,
             consumers=len(self._consumers(queue)),
             messages=self._depth(queue) if waits else None,
-            held_by=self._held.get((key, attempt), ""),
+            held_by=self._held.worker(facts.run, item.place, attempt) or "",
             request=request if state == "asking" else "",
             deadlines=self._deadlines(item, state, attempt, lease),
         )
@@ -351,9 +372,7 @@ def _request(request: FeedbackRequest) -> Request:
 
 def _failures(facts: Facts, most: int | None) -> Iterator[Failure]:
     failed = [
-        (key, report)
-        for key, report in facts.records.items()
-        if report.state is NodeState.FAILED and not Place.of(facts.plan_for(report.graph), key).spec.is_group
+        (key, report) for key, report in facts.records.items() if report.state is NodeState.FAILED and report.attempt
     ]
     failed = sorted(failed, key=lambda item: item[1].started)[:most]
     errors = facts.errors([key for key, _ in failed])

@@ -9,6 +9,7 @@ from graflow_celery.core.commands import DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import NodeSpec
 from graflow_celery.core.state import Applied, NodeState
+from graflow_celery.engine.holding import Holding
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.oversight import Lease, Ledger, Workforce
 from graflow_celery.engine.runner import Engine
@@ -54,7 +55,7 @@ class _Crew:
     """What the workers' last beats say together."""
 
     def __init__(self, leases: Mapping[str, Lease]) -> None:
-        self.held = {(item.run.id, item.node, item.attempt) for lease in leases.values() for item in lease.held}
+        self.holding = Holding({worker: lease.held for worker, lease in leases.items()})
         self.queues = {queue for lease in leases.values() for queue in lease.queues}
 
 
@@ -154,9 +155,7 @@ class Inspection:
             if age > self._patience.timeout or report.holder in self._dead:
                 cause = f"{self._dead.get(report.holder) or f'worker {report.worker} is gone'} while it ran this"
                 found.count(self._losses.lost(run, place.plan, place.key, report, cause))
-        elif not any(
-            (item.run.id, item.node, item.attempt) == (run.id, place.key, report.attempt) for item in lease.held
-        ):
+        elif not Holding({report.holder: lease.held}).has(run.id, place, report.attempt):
             if age - lease.age > self._patience.interval:
                 cause = f"worker {lease.name} lives, and does not run it any more"
                 found.count(self._losses.returned(run, place.plan, place.key, report, cause))
@@ -171,7 +170,7 @@ class Inspection:
         found.queues.add(queue)
         if not self._has_left(queue, report.started):
             found.soon += [place.key] if self._turnover.is_close(queue) else []
-        elif not self._is_held(run, place.key, report.attempt):
+        elif not self._is_held(run, place, report.attempt):
             found.count(self._losses.returned(run, place.plan, place.key, report, _left(queue)))
 
     def _group(self, run: RunRef, place: Place, report: NodeReport, found: _Findings) -> None:
@@ -188,7 +187,7 @@ class Inspection:
             return
         records = zip(members.items(), self._ledger.reports(run, list(members)), strict=True)
         waiting = {member: queue for (member, queue), record in records if record is None}
-        held = {member for member in waiting if self._is_held(run, member, run.first)}
+        held = {member for member in waiting if self._is_held(run, Place.of(place.plan, member), run.first)}
         lost = {member: queue for member, queue in waiting.items() if queue in left and member not in held}
         for member, queue in lost.items():
             found.count(self._losses.returned(run, place.plan, member, None, _left(queue)))
@@ -221,8 +220,8 @@ class Inspection:
     def _queue_of(self, spec: NodeSpec) -> str:
         return spec.options.queue or self._queue
 
-    def _is_held(self, run: RunRef, node: str, attempt: int) -> bool:
-        return (run.id, node, attempt) in self._everybody().held
+    def _is_held(self, run: RunRef, place: Place, attempt: int) -> bool:
+        return self._everybody().holding.has(run.id, place, attempt)
 
     def _everybody(self) -> _Crew:
         if self._crew is None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.events import RunAborted
-from graflow_celery.core.state import NodeState
 from graflow_celery.engine.inspection import Inspection
 from graflow_celery.engine.lost import Losses
 from graflow_celery.engine.oversight import Ledger, Workforce
@@ -76,7 +75,7 @@ class Monitor:
 
     def _see_to_death(self, death: Death) -> int:
         cause = _cause(death)
-        logger.warning("%s; it held %d attempts", cause, len(death.held))
+        logger.warning("%s; it held %d attempts", cause, sum(held.count for held in death.held))
         by_run: dict[RunRef, list[Held]] = {}
         for held in death.held:
             by_run.setdefault(held.run, []).append(held)
@@ -94,17 +93,7 @@ class Monitor:
             self._engine.end(run, RunAborted(str(error)))
 
     def _replace(self, run: RunRef, found: Sequence[Held], death: Death, cause: str) -> int:
-        reports = self._ledger.reports(run, [held.node for held in found])
-        done = 0
-        for held, report in zip(found, reports, strict=True):
-            plan = self._engine.graphs.plan_for(run, held.added)
-            if report is not None and report.attempt != held.attempt:
-                continue
-            if report is not None and report.holder == death.worker:
-                done += not self._losses.lost(run, plan, held.node, report, f"{cause} while it ran this").stale
-            elif report is None or report.state is NodeState.QUEUED:
-                done += not self._losses.returned(run, plan, held.node, report, f"{cause} before it began this").stale
-        return done
+        return sum(self._losses.left(run, held, death.worker, cause) for held in found)
 
     def _carry_out(self, late: Late) -> int:
         if not late.commands:
@@ -118,7 +107,7 @@ class Monitor:
         for command in late.commands:
             if isinstance(command, CloseBarrier):  # here: a message could get lost again
                 here = self._engine.graphs.plan_for(run, command.graph)
-                self._engine.close_barrier(run, here, command.group, counted=False)
+                self._engine.close_barrier(run, here, command.group)
         return len(late.commands)
 
 
@@ -134,4 +123,4 @@ def _why(commands: Sequence[Command]) -> Iterator[str]:
         if isinstance(command, DispatchNode | OpenGroup | OpenMembers):
             yield "that were committed and not known to be sent, are sent again"
         elif isinstance(command, CloseBarrier):
-            yield "of barriers that no chord fired, are carried out"
+            yield "to close barriers that nobody closed, are carried out"

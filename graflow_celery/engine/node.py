@@ -14,12 +14,14 @@ from graflow_celery.core.events import (
     FeedbackRequested,
     NodeFailed,
     NodeReentered,
+    NodeSucceeded,
     StepsExceeded,
 )
 from graflow_celery.core.extend import extend
 from graflow_celery.core.injection import injection
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.quick import quick
 from graflow_celery.core.state import STALE, Applied
 from graflow_celery.core.task import TaskWrapper
 from graflow_celery.engine.awaiting import Steps, advance, settled
@@ -80,6 +82,11 @@ class NodeCode:
     agent: str | None = None
     agent_name: str | None = None
 
+    @property
+    def sees_run(self) -> bool:
+        """Whether the function can tell what else there is of the run: it is handed the context, or what has it."""
+        return self.inject_context or self.client is not None or self.agent is not None
+
     @classmethod
     def of(cls, wrapper: TaskWrapper) -> NodeCode:
         return cls.build(
@@ -120,7 +127,8 @@ class NodeCode:
         return next((parameter.name for parameter in self.parameters if parameter.name not in self.bound), None)
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class Host:
     """What the place that runs an attempt lends to it.
 
@@ -140,36 +148,71 @@ class Host:
 
 def run_attempt(engine: Engine, attempt: Attempt, host: Host) -> Applied:
     """Runs an attempt in this thread and delivers what came of it; the answer is stale if it counts for nothing."""
-    steps = attempt_steps(engine, attempt, host)
-    step = advance(steps)
-    while isinstance(step, Coroutine):
-        step = advance(steps, *host.run_coroutine(step))
-    return step
+    return finished(attempt_steps(engine, attempt, host), host.run_coroutine)
 
 
 def attempt_steps(engine: Engine, attempt: Attempt, host: Host) -> Steps:
     """What :func:`run_attempt` does, paused where a coroutine is to be run: see `awaiting`."""
-    return _AttemptRun(engine, attempt, host).steps()
+    return AttemptRun(engine, attempt, host).steps()
 
 
-class _AttemptRun:
-    def __init__(self, engine: Engine, attempt: Attempt, host: Host) -> None:
+def finished(steps: Steps, run_coroutine: CoroutineRunner) -> Applied:
+    """Runs an attempt to its end in this thread."""
+    step = advance(steps)
+    while isinstance(step, Coroutine):
+        step = advance(steps, *run_coroutine(step))
+    return step
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class End:
+    """What an attempt came to: the event, what belongs to it, and what is called with what its commit answered."""
+
+    event: Event
+    outcome: Outcome
+    plan: Plan
+    committed: Callable[[Applied], None]
+
+
+class AttemptRun:
+    """One run of an attempt.
+
+    Args:
+        deliver: takes its end to the store, at once by default. Raises SerializationError: the outcome cannot be kept.
+        place: where it stands, if that is known.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        attempt: Attempt,
+        host: Host,
+        deliver: Callable[[End], Applied] | None = None,
+        place: Place | None = None,
+    ) -> None:
         self.engine = engine
         self.attempt = attempt
         self.host = host
         self.began = host.clock()
-        self.place = Place.of(attempt.plan, attempt.node)
+        self.place = place or Place.of(attempt.plan, attempt.node)
         self.retries: int | None = None
         self.span: Span = UNTRACED_SPAN
+        self._deliver = deliver or self._at_once
 
     def steps(self) -> Steps:
-        attempt = self.attempt
+        """Asks for leave and runs the attempt, if it is given."""
         try:
             code = self.host.load()
-            names = [name for name in code.wanted() if not _is_group(attempt.plan, name)]
-            begun = self.engine.store.begin(attempt, self.place.scopes, names)
-            if begun is None:
-                return STALE
+            begun = self.engine.store.begin(self.attempt, self.place.scopes, names(code, self.attempt.plan))
+        except _NODE_ERRORS as error:
+            return self.failed(error)
+        return STALE if begun is None else (yield from self.run(code, begun))
+
+    def run(self, code: NodeCode, begun: Begun) -> Steps:
+        """Runs the attempt, for which leave was given."""
+        attempt = self.attempt
+        try:
             refused = self.refused(begun)
             if refused is not None:
                 return refused
@@ -178,17 +221,21 @@ class _AttemptRun:
             arguments = self.arguments(code, begun)
         except _NODE_ERRORS as error:
             return self.failed(error)
-        navigator = GraphNavigator(attempt.plan, attempt.node, attempt.number, begun.leave.cycle)
-        task = TaskExecutionContext(self.host.context, navigator, begun.leave.retries, self.host.clock)
+        task: TaskExecutionContext | None = None
+        if code.sees_run:
+            navigator = GraphNavigator(attempt.plan, attempt.node, attempt.number, begun.leave.cycle)
+            task = TaskExecutionContext(self.host.context, navigator, begun.leave.retries, self.host.clock)
         try:
-            value = yield from settled(self.span.call(partial(self.call, code, task, arguments)), self.place.spec.id)
+            value = yield from settled(self.span.call(partial(call, code, task, arguments)), self.place.spec.id)
         except Parked as parked:
             asked = FeedbackRequested(attempt.node, attempt.number, parked.record.id, parked.timeout)
             return self.deliver(asked, replace(self.outcome(), feedback=parked.record))
         except Exception as error:  # noqa: BLE001 - boundary: user code may raise anything
             return self.failed(error)
         try:
-            return self.ended(navigator, value, task)
+            if task is None:
+                return self.deliver(NodeSucceeded(attempt.node, attempt.number), self.outcome(value=value))
+            return self.ended(value, task)
         except _NODE_ERRORS as error:
             return self.failed(error)
 
@@ -203,21 +250,12 @@ class _AttemptRun:
             return None
         error = CycleLimitExceededError(self.place.spec.id, leave.cycle, limit)
         again = NodeReentered(attempt.node, attempt.number, leave.cycle)
-        applied = self.deliver(again, Outcome(error=error, worker=attempt.worker))
+        applied = self._at_once(self.end(again, Outcome(error=error, worker=attempt.worker)))
         return applied if applied.ended_node or applied.stale else None
 
-    def call(self, code: NodeCode, task: TaskExecutionContext, arguments: Mapping[str, Any]) -> Any:
-        injected = (task,) if code.inject_context else ()
-        llm: dict[str, Any] = {}
-        if code.client is not None:
-            llm[code.client] = task.llm_client
-        if code.agent is not None and code.agent_name is not None:
-            llm[code.agent] = task.get_llm_agent(code.agent_name)
-        return code.func(*injected, **{**arguments, **llm})
-
-    def ended(self, navigator: GraphNavigator, value: Any, task: TaskExecutionContext) -> Applied:
+    def ended(self, value: Any, task: TaskExecutionContext) -> Applied:
         """The code came to its end. Raises SerializationError: what it brought cannot be stored."""
-        attempt, plan = self.attempt, self.attempt.plan
+        attempt, plan, navigator = self.attempt, self.attempt.plan, task.navigator
         added: str | None = None
         if navigator.adds:
             extension = extend(self.place, attempt.number, navigator.added, navigator.leaves)
@@ -248,12 +286,24 @@ class _AttemptRun:
         plan: Plan | None = None,
         after_commit: Callable[[Applied], None] | None = None,
     ) -> Applied:
+        return self._deliver(self.end(event, outcome, plan, after_commit))
+
+    def end(
+        self,
+        event: Event,
+        outcome: Outcome,
+        plan: Plan | None = None,
+        after_commit: Callable[[Applied], None] | None = None,
+    ) -> End:
         def committed(applied: Applied) -> None:
             self.span.end(event, outcome, applied)
             if after_commit is not None:
                 after_commit(applied)
 
-        return self.engine.deliver(self.attempt.run, plan or self.attempt.plan, event, outcome, committed)
+        return End(event, outcome, plan or self.attempt.plan, committed)
+
+    def _at_once(self, end: End) -> Applied:
+        return self.engine.deliver(self.attempt.run, end.plan, end.event, end.outcome, end.committed)
 
     def outcome(self, **fields: Any) -> Outcome:
         return Outcome(worker=self.attempt.worker, duration=self.host.clock() - self.began, **fields)
@@ -266,6 +316,8 @@ class _AttemptRun:
             if _is_group(attempt.plan, name):
                 arguments[name] = group_result(self.engine.store, attempt.run, attempt.plan, name)
         arguments |= code.bound
+        if begun.input is NOTHING and not code.parameters:
+            return arguments
         is_item = item_of(node_of(attempt.node)) is not None and self.place.spec.id not in attempt.plan.nodes
         if begun.input is not NOTHING and (is_item or begun.input is not None):
             if code.input_name is None:
@@ -284,6 +336,24 @@ class _AttemptRun:
                 f"the task of its name, or the channel value of that key, or what was bound: {node}({missing[0]}=...).",
             )
         return arguments
+
+
+def call(code: NodeCode, task: TaskExecutionContext | None, arguments: Mapping[str, Any]) -> Any:
+    """Calls the function. ``task`` is there where the code sees the run."""
+    if task is None:
+        return code.func(**arguments)
+    injected = (task,) if code.inject_context else ()
+    llm: dict[str, Any] = {}
+    if code.client is not None:
+        llm[code.client] = task.llm_client
+    if code.agent is not None and code.agent_name is not None:
+        llm[code.agent] = task.get_llm_agent(code.agent_name)
+    return code.func(*injected, **{**arguments, **llm})
+
+
+def names(code: NodeCode, plan: Plan) -> list[str]:
+    """What is to be looked up for its parameters, besides the results of groups."""
+    return [name for name in code.wanted() if not _is_group(plan, name)]
 
 
 def _is_group(plan: Plan, name: str) -> bool:

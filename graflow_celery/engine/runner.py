@@ -11,6 +11,7 @@ from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import (
     CloseBarrier,
     Command,
+    DispatchNode,
     ExpireFeedback,
     ExpireGroup,
     ExpireRun,
@@ -87,7 +88,7 @@ class Engine:
         if before_following is not None:
             before_following(applied)
         self.committed(run, plan, transition, applied)
-        self._told(run, applied)
+        self.told(run, applied)
         self.follow(run, plan, applied)
         return applied
 
@@ -103,7 +104,7 @@ class Engine:
 
     def end(self, run: RunRef, event: RunEnd) -> Applied:
         """Ends a run at once. Needs no plan."""
-        return self._told(run, self.store.commit(run, self.scheduler.end(event)))
+        return self.told(run, self.store.commit(run, self.scheduler.end(event)))
 
     def carry_out(self, run: RunRef, plan: Plan, commands: Sequence[Command]) -> None:
         """Carries commands out: what only leads to another event here, one after the other; the rest by the executor.
@@ -133,6 +134,8 @@ class Engine:
     def _turn(self, run: RunRef, plan: Plan, command: Command) -> Applied | None:
         """Turns a command into the event that it leads to; None for what somebody else has to do."""
         match command:
+            case DispatchNode():  # first, being what happens most
+                return None
             case SkipNode(node):
                 return self._commit(run, plan, NodeSkipped(node))
             case FinishNode(node, attempt, group, failure, goto, leaves):
@@ -148,15 +151,17 @@ class Engine:
             case _:
                 return None
 
-    def close_barrier(self, run: RunRef, plan: Plan, group: str, *, counted: bool = True) -> Applied:
-        """Asks a group's policy about the committed outcomes and delivers its verdict. Repeating it is harmless.
+    def close_barrier(self, run: RunRef, plan: Plan, group: str) -> Applied:
+        """Asks a group's policy about the committed outcomes and delivers its verdict. Repeating it is harmless."""
+        applied = self.judge(run, plan, group)
+        self.follow(run, plan, applied)
+        return applied
 
-        ``counted``: see :class:`BarrierReached`.
-        """
-        applied = self._close(run, plan, group, counted=counted)
+    def judge(self, run: RunRef, plan: Plan, group: str) -> Applied:
+        """Does what :meth:`close_barrier` does, and leaves it to the caller to carry out what follows."""
+        applied = self._close(run, plan, group)
         if applied.stale:  # a group around it was closed first, say: nobody is to ask again
             self.store.acknowledge(run, [CloseBarrier(group, Place.of(plan, group).graph)])
-        self.follow(run, plan, applied)
         return applied
 
     def close_if_hopeless(self, run: RunRef, plan: Plan, group: str) -> Applied | None:
@@ -170,21 +175,19 @@ class Engine:
         if shortfall is None:
             return None
         error = _error(place.spec, shortfall, judged(found, stopped=True))
-        event = BarrierReached(group, shortfall, counted=False)
-        applied = self._commit(run, plan, event, Outcome(error=error))
+        applied = self._commit(run, plan, BarrierReached(group, shortfall), Outcome(error=error))
         self.follow(run, plan, applied)
         return applied
 
-    def _close(self, run: RunRef, plan: Plan, group: str, *, expired: bool = False, counted: bool = True) -> Applied:
-        place, counted = Place.of(plan, group), counted and not expired
+    def _close(self, run: RunRef, plan: Plan, group: str, *, expired: bool = False) -> Applied:
+        place = Place.of(plan, group)
         found = self._members(run, place)
         outcomes = judged(found, expired=place.spec.timeout if expired else None)
         shortfall = verdict(place.spec.policy, outcomes)
         if shortfall is None:
-            goto = self.store.jumps(run, group)
-            return self._commit(run, plan, BarrierReached(group, None, goto, counted=counted))
+            return self._commit(run, plan, BarrierReached(group, None, self.store.jumps(run, group)))
         error = _error(place.spec, shortfall, outcomes)
-        return self._commit(run, plan, BarrierReached(group, shortfall, counted=counted), Outcome(error=error))
+        return self._commit(run, plan, BarrierReached(group, shortfall), Outcome(error=error))
 
     def _members(self, run: RunRef, place: Place) -> Mapping[str, NodeOutcome]:
         """The outcome of each member, by its id."""
@@ -200,7 +203,7 @@ class Engine:
                 self.store.put_inputs(run, dict(list(items.items())[start : start + SLICE]))
             self.store.put_inputs(run, {place.key: len(items), place.spec.id: len(items)})
         except (TypeError, LookupError, SerializationError, BlobMissingError, BlobRejectedError) as error:
-            failure = BarrierReached(group, f"its items cannot be taken: {error}", counted=False)
+            failure = BarrierReached(group, f"its items cannot be taken: {error}")
             return self._commit(run, plan, failure, Outcome(error=_error(place.spec, failure.shortfall or "", [])))
         return self._commit(run, plan, MapExpanded(group, len(items)))
 
@@ -218,9 +221,9 @@ class Engine:
         transition = self.scheduler.decide(plan, event)
         applied = self.store.commit(run, transition, outcome)
         self.committed(run, plan, transition, applied)
-        return self._told(run, applied)
+        return self.told(run, applied)
 
-    def _told(self, run: RunRef, applied: Applied) -> Applied:
+    def told(self, run: RunRef, applied: Applied) -> Applied:
         """Tells the tracer if the run has ended with what was committed."""
         if applied.status.is_terminal and not applied.stale:
             self.tracer.ended(run)
@@ -235,12 +238,7 @@ class Engine:
         return sorted(commands, key=lambda command: self.scheduler.rank(plan, _node(command)))
 
     def _due(self, applied: Applied) -> list[Command]:
-        return [
-            emission.command
-            for emission in applied.emissions
-            if not emission.delay
-            and not (emission.expected and self.executor.fires_barriers and isinstance(emission.command, CloseBarrier))
-        ]
+        return [emission.command for emission in applied.emissions if not emission.delay]
 
 
 def _nothing(run: RunRef, plan: Plan, transition: Transition, applied: Applied) -> None:

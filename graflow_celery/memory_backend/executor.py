@@ -6,15 +6,16 @@ import functools
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor as Pool
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, OpenMembers
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.memory_backend.timers import Timers
-from graflow_celery.ports import RunRef
+from graflow_celery.ports import Members, RunRef
 
 
 class LocalCalls(Protocol):
@@ -35,8 +36,6 @@ class ThreadExecutor:
         threads: how many of them this run takes at the most.
         rank: which of the nodes that are ready goes first, the smallest.
     """
-
-    fires_barriers = False
 
     def __init__(
         self,
@@ -63,6 +62,8 @@ class ThreadExecutor:
         self._held: list[tuple[RunRef, Plan, Sequence[Command]]] = []
         self._changed = threading.Condition()
         self._closing = False
+        #: The threads that are at the end of a call, and whether each has something to go on with.
+        self._ending: dict[int, bool] = {}
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         if delay:
@@ -70,7 +71,25 @@ class ThreadExecutor:
                 self._delayed += _nodes(commands)
             self._timers.after(delay, lambda: self._resume(run, plan, commands))
             return
-        self._enqueue(run, plan, [opened for command in commands for opened in _opened(plan, command)])
+        if len(commands) > 1 or not isinstance(commands[0], DispatchNode):
+            commands = [opened for command in commands for opened in _opened(plan, command)]
+        self._enqueue(run, plan, commands)
+
+    @contextmanager
+    def from_outside(self) -> Iterator[None]:
+        """For a thread that goes on with other things after it sent something: a task's code, say."""
+        thread = threading.get_ident()
+        before = self._ending.pop(thread, None)
+        try:
+            yield
+        finally:
+            if before is not None:
+                self._ending[thread] = before
+
+    def share(self, run: RunRef, plan: Plan, members: Members) -> None:
+        group = Place.of(plan, members.group)
+        numbers = range(members.first, members.first + members.count)
+        self.send(run, plan, [DispatchNode(group.start(number), plan.first, members.graph) for number in numbers])
 
     def hold(self) -> None:
         """Says that work of the run goes on outside of the pool; `come_back` says that it is over."""
@@ -122,10 +141,18 @@ class ThreadExecutor:
                 # Barriers and timers go before nodes: they take no time, and others wait for them.
                 order = (True, self._rank(plan, command.node)) if isinstance(command, DispatchNode) else (False, 0)
                 self._queue(order, functools.partial(self._carry_out, run, plan, command))
-            self._staff(len(commands))
+            self._staff(len(commands) - self._stays(len(commands)))
 
     def _queue(self, order: Any, call: Callable[[], None]) -> None:
         heapq.heappush(self._ready, (order, next(self._numbers), call))
+
+    def _stays(self, count: int) -> int:
+        """1 if the thread that is here takes one of ``count`` nodes by itself: it has nothing else to go on with."""
+        thread = threading.get_ident()
+        if not count or self._ending.get(thread, True):
+            return 0
+        self._ending[thread] = True
+        return 1
 
     def _staff(self, count: int) -> None:
         for _ in range(min(count, self._threads - self._working)):
@@ -134,13 +161,16 @@ class ThreadExecutor:
 
     def _work(self) -> None:
         rests = False
+        thread = threading.get_ident()
         while True:
             with self._changed:
                 if not self._ready:
                     self._working -= 1
+                    self._ending.pop(thread, None)
                     rests = not self._working and not self._delayed and not self._away
                     break
                 _, _, call = heapq.heappop(self._ready)
+                self._ending[thread] = False
             try:
                 call()
             except BaseException as error:
@@ -148,6 +178,7 @@ class ThreadExecutor:
                 self.crashed()
                 with self._changed:
                     self._working -= 1
+                    self._ending.pop(thread, None)
                 self._tell_idle()
                 raise
         self._tell_idle()

@@ -53,11 +53,12 @@ class LocalGraphs:
 
         Raises CodeNotFoundError or BlobRejectedError where it came from elsewhere and cannot be loaded here.
         """
-        item = item_of(node)
         key = (graph, node)
-        if key not in self._codes:
-            self._codes[key] = self._load(graph, node, item[0] if item is not None else node)
-        return self._codes[key]
+        found = self._codes.get(key)
+        if found is None:
+            item = item_of(node)
+            found = self._codes[key] = self._load(graph, node, item[0] if item is not None else node)
+        return found
 
     def _load(self, graph: str, node: str, mapped: str) -> NodeCode:
         written = self.written.get(graph)

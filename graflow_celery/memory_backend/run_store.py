@@ -64,9 +64,11 @@ class MemoryRunStore:
                 return None if leave is None else Begun(leave=leave)
             if self.state.steps == 1:
                 self._record(event="run_started", worker=attempt.worker)
-            self._since[attempt.node] = self._clock()
-            self._record(event="node_started", node=attempt.node, attempt=attempt.number, worker=attempt.worker)
-            return Begun(self.values(attempt.run, names), leave, self._inputs.get(attempt.node, NOTHING))
+            node, now = attempt.node, self._clock()
+            self._since[node] = now
+            self._put({"event": "node_started", "node": node, "attempt": attempt.number, "worker": attempt.worker}, now)
+            values = self.values(attempt.run, names) if names else {}
+            return Begun(values, leave, self._inputs.get(node, NOTHING))
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
         with self._lock:
@@ -189,16 +191,19 @@ class MemoryRunStore:
         record = self.state.nodes.get(node) if node is not None and transition.becomes is not None else None
         if node is None or record is None or record.state is not NodeState.RUNNING:
             return 0.0
-        return max(0.0, self._clock() - self._since.get(node, self._clock()))
+        now = self._clock()
+        return max(0.0, now - self._since.get(node, now))
 
     def _keep(self, transition: Transition, outcome: Outcome | None, took: float) -> None:
         fields: dict[str, Any] = {"event": transition.event}
         worker = outcome.worker if outcome is not None else ""
         if transition.node is not None:
-            fields |= {"node": transition.node, "attempt": transition.attempt}
+            fields["node"], fields["attempt"] = transition.node, transition.attempt
             took = (outcome.duration if outcome is not None else 0.0) or took
-            fields |= {"worker": worker} if worker else {}
-            fields |= {"duration": took} if took or worker else {}
+            if worker:
+                fields["worker"] = worker
+            if took or worker:
+                fields["duration"] = took
         if transition.items is not None:
             fields["count"] = transition.items
         if transition.reason:
@@ -209,7 +214,7 @@ class MemoryRunStore:
             if outcome.feedback is not None:
                 fields["request"] = outcome.feedback.id
             self._keep_outcome(transition.node, transition, outcome)
-        self._record(**fields)
+        self._put(fields, self._clock())
 
     def _keep_outcome(self, key: str, transition: Transition, outcome: Outcome) -> None:
         node = node_of(key)
@@ -218,7 +223,8 @@ class MemoryRunStore:
             self._results.pop(node, None)
         elif outcome.value is not NOTHING:
             self._results[node] = outcome.value
-            self.errors.pop(node, None)
+            if self.errors:
+                self.errors.pop(node, None)
         if outcome.input is not NOTHING:
             self._inputs[key] = outcome.input
         if outcome.feedback is not None:
@@ -233,11 +239,19 @@ class MemoryRunStore:
             self._since[command.group] = self._clock()
         else:
             return
-        more = {"count": emission.members, "delay": emission.delay, "graph": command.graph}
-        self._record(**fields, **{name: value for name, value in more.items() if value})
+        if emission.members:
+            fields["count"] = emission.members
+        if emission.delay:
+            fields["delay"] = emission.delay
+        if command.graph:
+            fields["graph"] = command.graph
+        self._put(fields, self._clock())
 
     def _record(self, **fields: Any) -> None:
-        record: EventRecord = {**fields, "at": self._clock()}
+        self._put(fields, self._clock())
+
+    def _put(self, record: dict[str, Any], at: float) -> None:
+        record["at"] = at
         self.events.append(record)
         if self._observer is not None:
             self._observer(record)

@@ -90,7 +90,25 @@ READS = Metric(
 BYTES = Metric(
     "graflow_content_bytes_total", "counter", ("direction",), "Bytes of them that workers fetched (in) and stored (out)"
 )
-READ = (UP, ACTIVE, BACKLOG, BEAT_AGE, CONCURRENCY, HELD, LEADER, TICK_AGE, DEPTH, CONSUMERS, RECEIVED, READS, BYTES)
+DROPPED = Metric(
+    "graflow_spans_dropped_total", "counter", (), "Spans that workers dropped: nobody took them, or too many waited"
+)
+READ = (
+    UP,
+    ACTIVE,
+    BACKLOG,
+    BEAT_AGE,
+    CONCURRENCY,
+    HELD,
+    LEADER,
+    TICK_AGE,
+    DEPTH,
+    CONSUMERS,
+    RECEIVED,
+    READS,
+    BYTES,
+    DROPPED,
+)
 
 CATALOGUE: tuple[Metric, ...] = (*COUNTED, *READ)
 #: What stands for everything beyond the bound on the number of labels.

@@ -89,9 +89,9 @@ class RunCollector(Collector):
     def _workers(self) -> Iterator[Family]:
         liveness = self._runtime.liveness
         leases = liveness.living().values()
-        held = Counter(
-            (lease.name, "running" if item.running else "received") for lease in leases for item in lease.held
-        )
+        held = {(lease.name, state): 0 for lease in leases for state in ("running", "received")}
+        for name, item in ((lease.name, item) for lease in leases for item in lease.held):
+            held[name, "running" if item.running else "received"] += item.count
         consumers = Counter(queue for lease in leases for queue in lease.queues)
         leader, tick = liveness.leader(), liveness.last_tick()
         yield _filled(catalogue.BEAT_AGE, [((lease.name,), lease.age) for lease in leases])
@@ -106,6 +106,7 @@ class RunCollector(Collector):
         reads = {(kind,): content.get(kind, 0) for kind in ("memory", "shared", "store")}
         yield _filled(catalogue.READS, reads.items())
         yield _filled(catalogue.BYTES, [((way,), content.get(f"bytes_{way}", 0)) for way in ("in", "out")])
+        yield _filled(catalogue.DROPPED, [((), content.get("spans_dropped", 0))])
         yield _filled(catalogue.RECEIVED, [((queue,), received[queue]) for queue in queues if queue in received])
 
     def _depths(self, queues: Sequence[str]) -> Iterator[tuple[Field, float]]:

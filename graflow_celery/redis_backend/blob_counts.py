@@ -1,4 +1,4 @@
-"""How often the processes of a worker looked for content, and how many bytes went to and from the store.
+"""What the processes of a worker count: looks for content, bytes to and from the store, spans that they dropped.
 
 The main process makes the memory before it forks the others, and tells its sums with its beats. Each process writes to
 a row of its own, so there is no lock that one which is killed could keep.
@@ -11,8 +11,8 @@ import struct
 import threading
 from typing import Literal
 
-Kind = Literal["memory", "shared", "store", "bytes_in", "bytes_out"]
-KINDS: tuple[Kind, ...] = ("memory", "shared", "store", "bytes_in", "bytes_out")
+Kind = Literal["memory", "shared", "store", "bytes_in", "bytes_out", "spans_dropped"]
+KINDS: tuple[Kind, ...] = ("memory", "shared", "store", "bytes_in", "bytes_out", "spans_dropped")
 #: What their names begin with among the counts of queues, which no queue's name does.
 MARK = "\0content:"
 ROWS = 1024

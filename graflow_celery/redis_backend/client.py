@@ -37,13 +37,13 @@ PATIENCE = 5.0
 LONGEST_PAUSE = 2.0
 SCRIPTS = (
     *("release", "referring", "sweep"),
-    *("commit", "begin", "claim", "hurry", "register"),
+    *("advance", "claim", "hurry", "register"),
     *("beat", "lead", "declare", "bury", "report"),
     *("change", "look", "lock"),
     *("tally",),
 )
 #: Those that start with `lua/live.lua`, because they read a channel.
-CHANNEL_SCRIPTS = ("begin", "change", "look")
+CHANNEL_SCRIPTS = ("advance", "change", "look")
 #: How the errors begin with which a server refuses what it may take later.
 PASSING = ("MISCONF", "NOREPLICAS", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED")
 

@@ -9,7 +9,7 @@ from graflow_celery.ports import EventRecord
 from graflow_celery.redis_backend.client import Client
 
 BATCH = 1000
-#: What a run's stream is trimmed to, about; `lua/commit.lua` and `lua/begin.lua` say the same.
+#: What a run's stream is trimmed to, about; `lua/advance.lua` says the same.
 MAX_EVENTS = 100_000
 #: Fields that are whole numbers; times are in milliseconds.
 _NUMBERS = frozenset({"attempt", "count", "duration", "delay"})

@@ -165,6 +165,10 @@ class Keys:
         """Who holds a value's blob. The whole key of the blob is the hash tag, so both are in one slot."""
         return f"{self.prefix}:holders:{{{self.blob(digest)}}}"
 
+    def duration(self, kind: str) -> str:
+        """How long a function takes."""
+        return f"{self.prefix}:took:{kind}"
+
     def checkpoint(self, name: str) -> str:
         return f"{self.prefix}:checkpoint:{name}"
 

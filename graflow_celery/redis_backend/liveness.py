@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -17,6 +18,10 @@ from graflow_celery.redis_backend.keys import Keys
 RETELL = 9
 #: Deaths that a monitor takes on at a time.
 AT_ONCE = 50
+#: Seconds for which the number of processes is taken to be what it was.
+COUNTED = 5.0
+#: Leases that are looked at to tell how many processes there are.
+SAMPLE = 5
 #: What stands between a worker's name and the mark of one of its starts.
 START_MARK = "#"
 
@@ -55,7 +60,7 @@ class WorkerLease:
         """The lease as JSON."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("held", "age")}
         held = [
-            (item.run.id, item.run.graph, item.node, item.attempt, item.added, item.pid, item.running)
+            (item.run.id, item.run.graph, item.node, item.attempt, item.added, item.pid, item.running, item.members)
             for item in self.held
         ]
         return json.dumps({**fields, "held": held}, separators=(",", ":"))
@@ -63,7 +68,10 @@ class WorkerLease:
     @classmethod
     def of(cls, text: bytes | str, age: float = 0.0) -> WorkerLease:
         fields: dict[str, Any] = json.loads(text)
-        held = tuple(Held(RunRef(run, graph), *rest) for run, graph, *rest in fields.pop("held"))
+        held = tuple(
+            Held(RunRef(run, graph), node, attempt, added, pid, running, None if members is None else tuple(members))
+            for run, graph, node, attempt, added, pid, running, members in fields.pop("held")
+        )
         return cls(**{**fields, "queues": tuple(fields["queues"])}, held=held, age=age)
 
 
@@ -99,6 +107,7 @@ class Liveness:
         #: Seconds from the last election until somebody can be declared dead, as far as it was known then.
         self.next_expiry: float | None = None
         self._mercy = False
+        self._processes = (-COUNTED, 0)
         self._told: dict[str, tuple[str, int]] = {}
 
     def beat(self, worker: WorkerLease, received: Mapping[str, int] | None = None) -> Beat:
@@ -203,7 +212,9 @@ class Liveness:
         self._ask(pipe)
 
         def unserved(replies: Iterator[Any]) -> list[str]:
-            served = {queue for worker in self._alive(_leases(replies)) for queue in worker.queues}
+            workers = self._alive(_leases(replies))
+            self._processes = (time.monotonic(), sum(worker.concurrency for worker in workers))
+            served = {queue for worker in workers for queue in worker.queues}
             return [queue for queue in queues if queue not in served]
 
         return unserved
@@ -212,6 +223,19 @@ class Liveness:
         """How many messages of each queue workers have received, as of their last beats."""
         found = self._client.hmget(self._keys.received, queues) if queues else []
         return {queue: int(count or 0) for queue, count in zip(queues, found, strict=True)}
+
+    def processes(self) -> int:
+        """How many tasks the workers run at the same time, roughly: some of the leases are looked at, now and then."""
+        asked, count = self._processes
+        if time.monotonic() - asked > COUNTED:
+            with self._client.pipeline(transaction=False) as pipe:
+                pipe.zcount(self._keys.beats, "(0", "+inf")
+                pipe.hrandfield(self._keys.leases, SAMPLE, withvalues=True)
+                workers, sample = pipe.execute()
+            each = [int(json.loads(text)["concurrency"]) for text in (sample or [])[1::2]]
+            count = round(workers * sum(each) / len(each)) if each else 0
+            self._processes = (time.monotonic(), count)
+        return count
 
     def oldest_beat(self) -> float | None:
         """Seconds since the oldest of the last beats of those that are not known to be dead; None if there is none."""

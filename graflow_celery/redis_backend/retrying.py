@@ -161,7 +161,7 @@ class RedisRetries:
         watched = [key for key, item in state.nodes.items() if item.state in (NodeState.QUEUED, NodeState.RUNNING)]
         if watched:
             pipe.zadd(keys.watch, dict.fromkeys(watched, now + int(self._lifetimes.patience * 1000)))
-        pipe.hdel(keys.meta, "reason", "finished", "failed_node", "last_node")
+        pipe.hdel(keys.meta, "reason", "finished", "failed_node", "last_node", "kept")
         pipe.hset(keys.meta, mapping=_meta(state))
         pipe.hincrby(keys.meta, "retries", 1)
 

@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from graflow_celery.codec.exceptions import decode_exception
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import Command, from_text, to_text
-from graflow_celery.core.state import STALE, Applied, Leave, RunStatus, Transition
-from graflow_celery.errors import BlobMissingError, RunNotFoundError
+from graflow_celery.core.state import Applied, Transition
+from graflow_celery.errors import BlobMissingError, GraflowError, RunNotFoundError
 from graflow_celery.ports import (
     NOTHING,
+    Answer,
+    Asked,
     Attempt,
     Begun,
+    Change,
     FeedbackRecord,
+    Forms,
     Late,
     NodeOutcome,
     NodeReport,
     Outcome,
     RunRef,
+    Step,
 )
+from graflow_celery.redis_backend import steps
 from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.holdings import Holdings
@@ -32,15 +37,7 @@ from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.plea import WAIT
 from graflow_celery.redis_backend.renewing import RENEWED, renew
 from graflow_celery.redis_backend.values import ValueStore
-from graflow_celery.redis_backend.wire import (
-    chosen,
-    error_record,
-    error_text,
-    packed_value,
-    report_of,
-    soonest_timer,
-    to_wire,
-)
+from graflow_celery.redis_backend.wire import error_text, report_of, soonest_timer
 
 SLICE = 500
 #: Seconds after which the monitor looks at a run at the latest.
@@ -50,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class RedisRunStore:
-    """See :class:`graflow_celery.ports.RunStore`."""
+    """See :class:`graflow_celery.ports.SteppingStore`. ``events``: whether they are written."""
 
     def __init__(
         self,
@@ -60,6 +57,7 @@ class RedisRunStore:
         values: ValueStore,
         lifetimes: Lifetimes,
         holdings: Holdings,
+        events: bool = True,
     ) -> None:
         self._client = client
         self._scripts = scripts
@@ -67,6 +65,7 @@ class RedisRunStore:
         self._values = values
         self._lifetimes = lifetimes
         self._holdings = holdings
+        self._events = events
         #: Seconds from the last look at what is late until the next one is worth while, as far as it was known then.
         self.next_look: float | None = None
 
@@ -85,18 +84,19 @@ class RedisRunStore:
             SerializationError: the settings allow no format that can hold a value of the channel.
         """
         values = self._values.held_by(run)
-        packed = [
+        made = steps.packed(values, transition, Outcome(), more={"create": {**details, "graph": run.graph}})
+        made.parts["channel"] = [
             part
             for key, value in (channel or {}).items()
             for part in (key, values.pack_entry(value, f"channel key '{key}'"))
         ]
         keys, run_ttl = self._keys, self._lifetimes.run_ttl
-        args = self._commit_args(run, transition, Outcome(), {**details, "graph": run.graph}, packed)
+        args, _ = steps.arguments([Change(transition, made)], self._lifetimes, self._events)
         look = [run.id, int(min(self._lifetimes.grace, soonest_timer(transition.emissions)) * 1000)]
 
         def queued(pipe: Any) -> None:
             self._scripts.queue(pipe, "hurry", [keys.active], look)
-            self._scripts.queue(pipe, "commit", keys.run(run.id).all(), args)
+            self._scripts.queue(pipe, "advance", keys.run(run.id).all(), args)
             self._scripts.queue(pipe, "register", [keys.runs], [run.id, run_ttl])
             # Once more: a monitor that looked before there was a run has let go of it.
             self._scripts.queue(pipe, "hurry", [keys.active], look)
@@ -105,81 +105,54 @@ class RedisRunStore:
         _, reply, _, _, has_graph = self._scripts.together(self._client, queued)
         if not has_graph:
             self._values.content.seen.forget()
-        return self._applied(run, transition, reply)
+        applied = steps.applied(run, transition, reply[0])
+        return self._followed(run, applied, reply[0]) if applied.status.is_terminal else applied
 
     def begin(self, attempt: Attempt, scopes: Sequence[str], names: Sequence[str]) -> Begun | None:
-        keys = self._keys.run(attempt.run.id)
-        reply = self._scripts["begin"](
-            keys=[keys.meta, keys.nodes, keys.events, keys.results, keys.channel, keys.inputs, keys.watch],
-            args=[
-                attempt.node,
-                attempt.number,
-                attempt.holder or attempt.worker,
-                int(self._lifetimes.patience * 1000),
-                self._lifetimes.run_ttl,
-                attempt.plan.graph_of(node_of(attempt.node)),
-                len(scopes),
-                *scopes,
-                *names,
-            ],
-            client=self._client,
-        )
-        if reply[0] == 0:
-            _tell_if_gone(attempt.run, f"attempt {attempt.number} of node '{attempt.node}' is not run", reply[1])
-            return None
-        if reply[0] == 2:
-            return Begun(leave=Leave(max_steps=reply[1]))
-        found = zip(names, reply[4:], strict=True)
-        values = {name: self._unpack(name, field) for name, field in found if field is not None}
-        given = NOTHING if reply[3] is None else self._values.unpack(reply[3], f"input of '{attempt.node}'")
-        return Begun(values, Leave(reply[1], reply[2]), given)
+        [begun] = self.advance(attempt.run, [Asked(attempt, tuple(scopes), tuple(names))])
+        if isinstance(begun, GraflowError):
+            raise begun
+        return cast(Begun | None, begun)
 
     def commit(self, run: RunRef, transition: Transition, outcome: Outcome | None = None) -> Applied:
-        keys, args = self._keys.run(run.id).all(), self._commit_args(run, transition, outcome or Outcome())
-        applied = self._applied(run, transition, self._scripts["commit"](keys=keys, args=args, client=self._client))
-        soonest = soonest_timer(applied.emissions)
-        if soonest < LOOK:
-            self.hurry(run, soonest)
-        return applied
+        [applied] = self.advance(run, [self.change(run, transition, outcome or Outcome())])
+        return cast(Applied, applied)
 
-    def _commit_args(
+    def change(
         self,
         run: RunRef,
         transition: Transition,
         outcome: Outcome,
-        create: Mapping[str, str | int] | None = None,
-        channel: Sequence[str | bytes] = (),
-    ) -> list[str | bytes | int]:
-        times = self._lifetimes
-        record, values = outcome.feedback, self._values.held_by(run)
-        return [
-            json.dumps(to_wire(transition, outcome, create), separators=(",", ":")),
-            packed_value(values, outcome.value, f"result of task '{transition.node}'"),
-            b"" if outcome.error is None else error_record(outcome.error, values.codec),
-            int(times.grace * 1000),
-            times.run_ttl,
-            times.result_ttl,
-            packed_value(values, outcome.input, f"what '{transition.node}' hands on to its next iteration"),
-            "" if record is None else record.id,
-            "" if record is None else json.dumps(asdict(record)),
-            int(times.patience * 1000),
-            *channel,
-        ]
+        holder: str | None = None,
+        forms: Forms | None = None,
+    ) -> Change:
+        more = None if holder is None else {"holder": holder}
+        return Change(transition, steps.packed(self._values.held_by(run), transition, outcome, forms, more))
 
-    def _applied(self, run: RunRef, transition: Transition, reply: Sequence[Any]) -> Applied:
-        """What the commit script answered."""
-        if reply[0] == 0:
-            of = f" of node '{transition.node}'" if transition.node else ""
-            _tell_if_gone(run, f"{transition.event}{of} is dropped", reply[1])
-            return STALE
-        status = RunStatus(reply[1].decode())
-        counted = transition.is_final and transition.counted
-        if status.is_terminal:
+    def value(self, change: Change) -> Any:
+        [field] = change.kept.parts["value"]
+        return self._unpack(change.transition.node or "", field)
+
+    def advance(self, run: RunRef, taken: Sequence[Step]) -> list[Answer]:
+        args, names = steps.arguments(taken, self._lifetimes, self._events)
+        reply = self._scripts["advance"](keys=self._keys.run(run.id).all(), args=args, client=self._client)
+        found = list(steps.answers(run, taken, names, reply, self._values))
+        for answer, raw in zip(found, reply, strict=False):
+            if isinstance(answer, Applied):
+                self._followed(run, answer, raw)
+        return found
+
+    def _followed(self, run: RunRef, applied: Applied, reply: Sequence[Any]) -> Applied:
+        """Sees to what lies outside of the run's own keys."""
+        if applied.stale:
+            return applied
+        if applied.status.is_terminal:
             if reply[-1]:
                 self._holdings.release(run)
             self._client.zrem(self._keys.active, run.id)
-            return Applied((), status, counted, ended=reply[2])
-        return Applied(chosen(transition, reply[3:]), status, counted, ended=reply[2])
+        elif (soonest := soonest_timer(applied.emissions)) < LOOK:
+            self.hurry(run, soonest)
+        return applied
 
     def outcomes(self, run: RunRef, nodes: Sequence[str]) -> list[NodeOutcome]:
         reports = self.reports(run, nodes)
@@ -407,8 +380,3 @@ class RedisRunStore:
 
     def _unpack(self, name: str, field: bytes) -> Any:
         return self._values.unpack(field, f"value of '{name}'")
-
-
-def _tell_if_gone(run: RunRef, what: str, status: bytes) -> None:
-    if not status:
-        logger.warning("run %s: its state is gone from the store, so %s", run.id, what)

@@ -1,17 +1,17 @@
-"""A transition in the form that `lua/commit.lua` documents, its answer, and the records that it writes."""
+"""A transition in the form that `lua/advance.lua` documents, its answer, and the records that it writes."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from graflow_celery.codec.exceptions import encode_exception
 from graflow_celery.codec.values import ValueCodec
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import DispatchNode, OpenGroup, from_text, to_text
-from graflow_celery.core.state import Draw, Emission, NodeState, Transition
+from graflow_celery.core.state import Arrival, Draw, Emission, NodeState, Transition
 from graflow_celery.ports import NOTHING, NodeReport, Outcome
 from graflow_celery.redis_backend.liveness import name_of
 from graflow_celery.redis_backend.values import ValueStore
@@ -19,33 +19,25 @@ from graflow_celery.redis_backend.values import ValueStore
 _MARK = "\x00"
 
 
-def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str | int] | None) -> dict[str, Any]:
-    """What the script is told; ``create`` makes the run, with these fields."""
-    wire: dict[str, Any] = {
-        "event": transition.event,
-        "attempt": transition.attempt,
+def to_wire(transition: Transition) -> dict[str, Any]:
+    """What the script is told of a transition, without what is empty and what the outcome tells."""
+    wire: dict[str, Any] = {"event": transition.event, "attempt": transition.attempt}
+    if transition.first != 1:
+        wire["first"] = transition.first
+    more = {
         "next": transition.next_attempt,
         "retries": int(transition.retries),
         "losses": int(transition.loses),
-        "scopes": list(transition.scopes),
         "consumes": transition.consumes,
-        "declares": [list(item) for item in transition.declares],
-        "arrivals": [
-            [
-                item.key,
-                item.needs,
-                int(item.live),
-                item.quorum,
-                [_emission(one) for one in item.then],
-                [_emission(one) for one in item.otherwise],
-            ]
-            for item in transition.arrivals
-        ],
+        "scopes": transition.scopes,
+        "declares": transition.declares,
+        "arrivals": [_arrival(item) for item in transition.arrivals],
         "emissions": [_emission(item) for item in transition.emissions],
         "acks": [to_text(command) for command in transition.acknowledges],
-        "reason": transition.reason,
-        "first": transition.first,
     }
+    wire |= {name: told for name, told in more.items() if told}
+    if transition.reason:
+        wire["reason"] = transition.reason
     if transition.node is not None:
         wire |= {"node": transition.node, "keep": node_of(transition.node)}
     if transition.graph:
@@ -59,19 +51,26 @@ def to_wire(transition: Transition, outcome: Outcome, create: Mapping[str, str |
     if transition.draw is not None:
         wire["draw"] = _draw(transition.draw)
     if transition.jumps is not None:
-        wire["jumps"] = [transition.jumps[0], list(transition.jumps[1])]
+        wire["jumps"] = transition.jumps
     if transition.pauses or transition.resumes:
         wire["pauses" if transition.pauses else "resumes"] = True
     if transition.ends is not None:
         wire["ends"] = transition.ends.value
-    if create is not None:
-        wire["create"] = dict(create)
-    return wire | _told(transition, outcome)
+    if transition.items is not None:
+        wire["items"] = transition.items
+    return wire
 
 
-def _told(transition: Transition, outcome: Outcome) -> dict[str, Any]:
+def _arrival(arrival: Arrival) -> list[Any]:
+    then = [_emission(one) for one in arrival.then]
+    if arrival.live or not arrival.otherwise:
+        return [arrival.key, arrival.needs, int(arrival.live), then]
+    return [arrival.key, arrival.needs, int(arrival.live), then, [_emission(one) for one in arrival.otherwise]]
+
+
+def of_outcome(outcome: Outcome) -> dict[str, Any]:
     """What goes into the run's events alone."""
-    told: dict[str, Any] = {} if transition.items is None else {"items": transition.items}
+    told: dict[str, Any] = {}
     if outcome.reported:
         told["reported"] = True
     if outcome.worker:
@@ -82,12 +81,12 @@ def _told(transition: Transition, outcome: Outcome) -> dict[str, Any]:
 
 
 def chosen(transition: Transition, reply: Sequence[Any]) -> tuple[Emission, ...]:
-    """The emissions that the script queued, from its list of commands and whether each is expected."""
-    known = {(to_text(emission.command), emission.expected): emission for emission in _possible(transition)}
-    queued = zip(reply[::2], reply[1::2], strict=True)
-    return tuple(
-        known.get((text.decode(), bool(expected))) or Emission(from_text(text.decode())) for text, expected in queued
-    )
+    """The emissions that the script queued, from its list of commands."""
+    if not reply:
+        return ()
+    known = {to_text(emission.command): emission for emission in _possible(transition)}
+    queued = [text.decode() for text in reply]
+    return tuple(known.get(text) or Emission(from_text(text)) for text in queued)
 
 
 def _possible(transition: Transition) -> Iterator[Emission]:
@@ -106,8 +105,7 @@ def _emission(emission: Emission) -> list[Any]:
         case _:
             record = ["", "", 0, ""]
     delay = int(emission.delay * 1000)
-    text = to_text(emission.command)
-    return [text, emission.weight, int(emission.expected), delay, emission.reenters, *record, emission.members]
+    return [to_text(emission.command), emission.weight, delay, emission.reenters, *record, emission.members]
 
 
 def _draw(draw: Draw) -> list[str | int]:

@@ -6,9 +6,8 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -21,10 +20,13 @@ from graflow_celery.engine.untraced import UNTRACED_SPAN
 from graflow_celery.ports import Attempt, EventRecord, Outcome, RunRef, Span
 from graflow_celery.tracing.calls import traced_by_litellm
 from graflow_celery.tracing.identity import span_id_of
-from graflow_celery.tracing.story import Part, attempt_part, node_part, story
+from graflow_celery.tracing.story import Part, Records, attempt_part, story
 
 #: Seconds for which the end of a process waits for what is still to be told.
 FAREWELL = 2.0
+#: How many spans of a run that has ended are told before they are sent, and seconds for which that is waited for: the
+#: queue of a provider is bounded, and drops what comes faster than it goes.
+TOLD, SENT = 500, 5.0
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -32,11 +34,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the store has of a run that has ended. ``plan_of``: see `story`."""
+    """What the store has of a run that has ended. ``plan_of``, ``records``: see `story`."""
 
     workflow: str
     events: Iterable[EventRecord]
     plan_of: Callable[[str], Plan]
+    records: Callable[[], Records] | None = None
 
 
 class Follower:
@@ -69,38 +72,45 @@ class Follower:
 
     def _tell(self, run: RunRef) -> None:
         told = self._read(run)
-        self.tracer.tell(story(run, told.workflow, told.plan_of, told.events), self._said)
+        parts = story(run, told.workflow, told.plan_of, told.events, told.records)
+        keeps_up = True
+        for start in range(0, len(parts), TOLD):
+            self.tracer.tell(parts[start : start + TOLD], self._said)
+            keeps_up = keeps_up and (len(parts) <= TOLD or self.tracer.flush(SENT))
 
 
 class _Following:
-    """One attempt."""
+    """One attempt. It is on the way of every node: what can be left to the end of the run is told there."""
+
+    __slots__ = ("_ended", "_part", "_said", "_span", "_tracer")
 
     def __init__(self, tracer: Any, attempt: Attempt, said: Mapping[str, str]) -> None:
         self._tracer = tracer
-        self._attempt = attempt
         self._said = said
-        self._began = time.time()
-        where: dict[str, Any] = {"start": self._began, "worker": attempt.worker}
-        self._part = attempt_part(attempt.run, attempt.plan.name, attempt.node, attempt.number, **where)
+        self._part = attempt_part(
+            attempt.run, attempt.plan.name, attempt.node, attempt.number, start=time.time(), worker=attempt.worker
+        )
+        self._ended = 0.0
         self._span = tracer.start(self._part, said)
 
     def call(self, function: Callable[[], Any]) -> Any:
-        with self._current():
-            result = function()
-        return self._awaited(result) if isinstance(result, Coroutine) else result
-
-    async def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with self._current():
-            return await coroutine
-
-    @contextmanager
-    def _current(self) -> Iterator[None]:
         token = OBSERVER.set(self)
         try:
             with self._tracer.current(self._span, self._part, self._said):
-                yield
+                result = function()
         finally:
             OBSERVER.reset(token)
+            self._ended = time.time()
+        return self._awaited(result) if isinstance(result, Coroutine) else result
+
+    async def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        token = OBSERVER.set(self)
+        try:
+            with self._tracer.current(self._span, self._part, self._said):
+                return await coroutine
+        finally:
+            OBSERVER.reset(token)
+            self._ended = time.time()
 
     def observe(self, kind: CallKind, name: str, given: Mapping[str, Any], call: Callable[[], Any]) -> Any:
         """See :class:`graflow_celery.engine.observing.Observer`."""
@@ -132,22 +142,21 @@ class _Following:
 
     def end(self, event: Event, outcome: Outcome, applied: Applied) -> None:
         if not applied.stale:  # else whoever ends the run tells of it
-            _guarded(lambda: self._end(event, outcome, applied))
+            _guarded(partial(self._end, event, outcome, applied))
 
     def _end(self, event: Event, outcome: Outcome, applied: Applied) -> None:
-        part, reason = self._part, event.reason if isinstance(event, NodeFailed) else ""
-        status = "failed" if applied.ended_node and outcome.error is not None else _status(event)
-        became: dict[str, Any] = {"end": self._began + outcome.duration, "status": status, "reason": reason}
-        self._tracer.finish(self._span, replace(part, **became), outcome.error)
-        attempt = self._attempt
-        if applied.ended_node and attempt.number == attempt.run.first:
-            node = node_part(attempt.run, attempt.plan, attempt.node, start=self._began, **became)
-            self._tracer.tell([node], self._said)
+        part = self._part
+        part.end = self._ended or time.time()
+        part.reason = event.reason if isinstance(event, NodeFailed) else ""
+        part.status = "failed" if applied.ended_node and outcome.error is not None else _status(event)
+        self._tracer.finish(self._span, part, self._said, outcome.error)
 
 
 def _status(event: Event) -> str:
-    kinds = {"NodeFailed": "retried", "NodeIterated": "iterated", "FeedbackRequested": "waiting"}
-    return kinds.get(type(event).__name__, "succeeded")
+    return _BECAME.get(type(event).__name__, "succeeded")
+
+
+_BECAME = {"NodeFailed": "retried", "NodeIterated": "iterated", "FeedbackRequested": "waiting"}
 
 
 class Reports:

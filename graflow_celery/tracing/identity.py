@@ -15,9 +15,15 @@ from graflow_celery.ports import RunRef
 Kind = Literal["submit", "run", "group", "node", "attempt"]
 
 
+@functools.lru_cache(maxsize=1024)
+def trace_number(run_id: str) -> int:
+    """The id of a run's trace as a number of 128 bits."""
+    return int(_digits("trace", run_id)[:32], 16)
+
+
 def trace_id_of(run_id: str) -> str:
     """The id of a run's trace: 32 hex digits."""
-    return _digits("trace", run_id)[:32]
+    return f"{trace_number(run_id):032x}"
 
 
 def span_id_of(run: RunRef, kind: Kind, key: str = "", attempt: int = 0) -> str:
@@ -30,6 +36,5 @@ def traceparent_of(run: RunRef, kind: Kind, key: str = "", attempt: int = 0) -> 
     return f"00-{trace_id_of(run.id)}-{span_id_of(run, kind, key, attempt)}-01"
 
 
-@functools.lru_cache(maxsize=4096)
 def _digits(*parts: str) -> str:
     return hashlib.sha256("\0".join(("graflow", *parts)).encode()).hexdigest()

@@ -98,7 +98,7 @@ class LangfuseTracer(OpenTelemetryTracer):
             secret_key=self._secret_key,
             base_url=self._base_url,
             tracer_provider=provider,
-            span_exporter=providers.Forgiving(self._exporter, self._base_url),
+            span_exporter=providers.Forgiving(self._exporter, self._base_url, self.lost),
             flush_interval=None if os.environ.get("LANGFUSE_FLUSH_INTERVAL") else INTERVAL,
         )
         return provider.get_tracer(SCOPE, langfuse.__version__, attributes={"public_key": self._public_key})
@@ -130,7 +130,7 @@ class LangfuseTracer(OpenTelemetryTracer):
         return {**_of_trace("span", part, said), **_metadata(super().attributes(part, said))}
 
     def outcome(self, part: Part) -> dict[str, Any]:
-        found = _metadata(super().outcome(part))
+        found: dict[str, Any] = _metadata(super().outcome(part))
         if part.status in FAULTS:
             found |= {Names.OBSERVATION_LEVEL: "ERROR", Names.OBSERVATION_STATUS_MESSAGE: part.reason or part.status}
         return found

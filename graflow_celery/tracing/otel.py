@@ -11,6 +11,7 @@ from typing import Any
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
@@ -18,8 +19,9 @@ from graflow_celery.engine.observing import CallKind
 from graflow_celery.ports import RunRef
 from graflow_celery.tracing import providers
 from graflow_celery.tracing.calls import Answer, shown
-from graflow_celery.tracing.identity import span_id_of, trace_id_of
+from graflow_celery.tracing.identity import span_id_of, trace_number
 from graflow_celery.tracing.instrumentation import keep_quiet
+from graflow_celery.tracing.light import LightSpan
 from graflow_celery.tracing.story import FAULTS, Part
 
 SCOPE = "graflow_celery"
@@ -42,10 +44,14 @@ class OpenTelemetryTracer:
             provider: where spans of this process go, in place of the one that is set. Stays in this process.
         """
         self._provider = provider
+        #: Is told how many spans of this process were dropped by what is made here; see `providers`.
+        self.lost: providers.Lost = providers.nobody
         self._ids = _Ids()
         self._lock = threading.Lock()
         self._plain: Any = None
         self._tracer: Any = None
+        self._source: Any = None
+        self._scope: Any = None
         self._sampled: OrderedDict[str, TraceFlags] = OrderedDict()
 
     def describe(self) -> dict[str, str]:
@@ -59,25 +65,31 @@ class OpenTelemetryTracer:
         return self.inside(span)
 
     def inside(self, span: Any) -> AbstractContextManager[Any]:
-        return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+        return _Inside(span)
 
     def start(self, part: Part, said: Mapping[str, str]) -> Any:
         """The span of a part, which has begun."""
-        return self._open(part, said, {})
+        if self._sink() is None:
+            return self._open(part, self.attributes(part, said), self._links(part, said))
+        context = self._context(part.run, part.span_id, remote=False)
+        if not context.trace_flags.sampled:
+            return NonRecordingSpan(context)
+        return LightSpan(context, lambda: self._open(part, self.attributes(part, said), self._links(part, said)))
 
-    def _open(self, part: Part, said: Mapping[str, str], more: Mapping[str, Any]) -> Any:
-        self._ids.want(trace_id_of(part.run.id), part.span_id)
-        return self._own().start_span(
-            self.title(part),
-            context=self._parent(part),
-            kind=SpanKind.PRODUCER if part.kind == "submit" else SpanKind.INTERNAL,
-            attributes={**self.attributes(part, said), **more},
-            links=self._links(part, said),
-            start_time=_nanoseconds(part.start),
-        )
+    def _open(self, part: Part, attributes: Mapping[str, Any], links: Sequence[Link]) -> Any:
+        tracer = self._own()
+        self._ids.want(trace_number(part.run.id), int(part.span_id, 16))
+        start = _nanoseconds(part.start)
+        return tracer.start_span(self.title(part), self._parent(part), _kind(part), attributes, links, start)
 
-    def finish(self, span: Any, part: Part, error: BaseException | None = None) -> None:
-        """Ends the span of a part with what became of it."""
+    def finish(self, span: Any, part: Part, said: Mapping[str, str], error: BaseException | None = None) -> None:
+        """Ends the span of a part, which says what became of it."""
+        if type(span) is LightSpan:
+            sink = self._sink()
+            if span.real is None and error is None and part.status not in FAULTS and sink is not None:
+                sink.on_end(self._whole(part, said, span.get_span_context()))
+                return
+            span = span.become_real()
         if span.is_recording():
             span.set_attributes(self.outcome(part))
             if error is not None:
@@ -91,8 +103,29 @@ class OpenTelemetryTracer:
 
     def tell(self, parts: Sequence[Part], said: Mapping[str, str]) -> None:
         """Spans of what has ended, at once."""
+        sink = self._sink()
         for part in parts:
-            self._close(self._open(part, said, self.outcome(part)), part)
+            if sink is None or part.status in FAULTS:
+                attributes = self.attributes(part, said) | self.outcome(part)
+                self._close(self._open(part, attributes, self._links(part, said)), part)
+            else:
+                sink.on_end(self._whole(part, said, self._context(part.run, part.span_id, remote=False)))
+
+    def _whole(self, part: Part, said: Mapping[str, str], context: SpanContext) -> ReadableSpan:
+        """The span of what ended well, without the SDK's steps of making, setting, copying."""
+        return ReadableSpan(
+            self.title(part),
+            context,
+            None if part.parent is None else self._context(part.run, part.parent),
+            self._source.resource,
+            self.attributes(part, said) | self.outcome(part),
+            (),
+            self._links(part, said),
+            _kind(part),
+            start_time=_nanoseconds(part.start),
+            end_time=_nanoseconds(part.end),
+            instrumentation_scope=self._scope,
+        )
 
     def flush(self, seconds: float) -> bool:
         """Sends what there is, and waits for it so long at the most. Whether that was enough."""
@@ -141,7 +174,7 @@ class OpenTelemetryTracer:
         return f"{part.kind} {part.task}"
 
     def attributes(self, part: Part, said: Mapping[str, str]) -> dict[str, Any]:
-        """Few: there are two spans for each node, and each attribute of them takes its time."""
+        """Few: there are two spans for each node, and each attribute of them takes its time, three times over."""
         what = "workflow" if part.kind in ("run", "submit") else "group" if part.kind == "group" else "node"
         found: dict[str, Any] = {"graflow.run.id": part.run.id, f"graflow.{what}": part.key}
         if part.attempt:
@@ -151,7 +184,8 @@ class OpenTelemetryTracer:
         return found
 
     def outcome(self, part: Part) -> dict[str, Any]:
-        return {"graflow.status": part.status, **({"graflow.reason": part.reason} if part.reason else {})}
+        found = {"graflow.status": part.status}
+        return found | {"graflow.reason": part.reason} if part.reason else found
 
     # Where it belongs.
 
@@ -165,24 +199,31 @@ class OpenTelemetryTracer:
         return self._tracer
 
     def make_tracer(self) -> Any:
-        return (self._provider or providers.current()).get_tracer(SCOPE)
+        self._source = self._provider or providers.current(self.lost)
+        tracer = self._source.get_tracer(SCOPE)
+        self._scope = getattr(tracer, "_instrumentation_scope", None)
+        return tracer
+
+    def _sink(self) -> providers.Counting | None:
+        """Where spans go that are made here as a whole; None where others look at them, who are told of each step."""
+        self._own()
+        return getattr(self._source, "sink", None)
 
     def _parent(self, part: Part) -> contexts.Context:
         """In a context of its own: what happens to be current here has nothing to do with it."""
-        nothing = contexts.Context()
         if part.parent is None:
-            return nothing
-        return trace.set_span_in_context(NonRecordingSpan(self._context(part.run, part.parent)), nothing)
+            return _NOTHING
+        return trace.set_span_in_context(NonRecordingSpan(self._context(part.run, part.parent)), _NOTHING)
 
-    def _context(self, run: RunRef, span_id: str) -> SpanContext:
-        return SpanContext(int(trace_id_of(run.id), 16), int(span_id, 16), is_remote=True, trace_flags=self._flags(run))
+    def _context(self, run: RunRef, span_id: str, *, remote: bool = True) -> SpanContext:
+        return SpanContext(trace_number(run.id), int(span_id, 16), remote, self._flags(run))
 
     def _flags(self, run: RunRef) -> TraceFlags:
         """Whether the sampler takes the run's trace: it is asked as if for the root, by every process alike."""
         flags = self._sampled.get(run.id)
         if flags is None:
             sampler = getattr(self._own(), "sampler", None)
-            taken = sampler is None or sampler.should_sample(None, int(trace_id_of(run.id), 16), "run").decision
+            taken = sampler is None or sampler.should_sample(None, trace_number(run.id), "run").decision
             flags = TraceFlags(TraceFlags.SAMPLED if taken is True or taken.is_sampled() else TraceFlags.DEFAULT)
             with self._lock:
                 self._sampled[run.id] = flags
@@ -205,6 +246,28 @@ class OpenTelemetryTracer:
         return links
 
 
+class _Inside:
+    """Makes a span the current one for a block, and leaves it as it is when something is raised there.
+
+    What ``trace.use_span`` does, without its generator.
+    """
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Any) -> None:
+        self._span = span
+
+    def __enter__(self) -> Any:
+        self._token = contexts.attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, *_: object) -> None:
+        contexts.detach(self._token)
+
+
+_NOTHING = contexts.Context()
+
+
 class _Ids(IdGenerator):
     """An id generator of the SDK's kind that gives the ids that are wanted next in this thread."""
 
@@ -212,8 +275,8 @@ class _Ids(IdGenerator):
         super().__init__()
         self._wanted = threading.local()
 
-    def want(self, trace_id: str, span_id: str) -> None:
-        self._wanted.ids = int(trace_id, 16), int(span_id, 16)
+    def want(self, trace_id: int, span_id: int) -> None:
+        self._wanted.ids = trace_id, span_id
 
     def generate_trace_id(self) -> int:
         return int(self._wanted.ids[0])
@@ -239,6 +302,10 @@ def _span_context(traceparent: str) -> SpanContext | None:
         return SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))
     except ValueError:
         return None
+
+
+def _kind(part: Part) -> SpanKind:
+    return SpanKind.PRODUCER if part.kind == "submit" else SpanKind.INTERNAL
 
 
 def _nanoseconds(seconds: float) -> int | None:

@@ -1,21 +1,21 @@
 """From the events of a run to the spans that no attempt's own process could tell of. Pure.
 
-An attempt is traced by the process that runs it, and so is a node that ends with its first attempt. The rest is told
-when the run has ended: the run, its groups, nodes with several attempts or with tasks that they added, and attempts
-that were lost, given back, killed or cut off.
+An attempt is traced by the process that runs it. The rest is told once, when the run has ended: the run, its groups and
+nodes, and attempts that were lost, given back, killed or cut off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graflow_celery.core.activation import item_of, node_of
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
+from graflow_celery.core.state import NodeState
 from graflow_celery.errors import UnknownNodeError
-from graflow_celery.ports import EventRecord, RunRef
+from graflow_celery.ports import EventRecord, NodeReport, RunRef
 from graflow_celery.tracing.identity import Kind, span_id_of
 
 #: What an attempt ends with, and what becomes of it.
@@ -34,9 +34,9 @@ _RUN_ENDS = frozenset({"run_succeeded", "run_failed", "run_cancelled", "run_term
 FAULTS = frozenset({"failed", "retried", "lost", "returned", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
-    """A span to be.
+    """A span to be. Of an attempt, what became of it is filled in when it has ended.
 
     Attributes:
         key: the activation's, of a run the workflow's name. ``attempt``: its number, 0 for what has none.
@@ -58,9 +58,10 @@ class Part:
     parent: str | None = None
     follows: str | None = None
 
-    @property
-    def span_id(self) -> str:
-        return span_id_of(self.run, self.kind, "" if self.kind == "run" else self.key, self.attempt)
+    span_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.span_id = span_id_of(self.run, self.kind, "" if self.kind == "run" else self.key, self.attempt)
 
     @property
     def task(self) -> str:
@@ -78,10 +79,6 @@ def parent_of(run: RunRef, plan: Plan, key: str) -> str:
     return span_id_of(run, "run") if owner is None else span_id_of(run, "node", owner.node)
 
 
-def node_part(run: RunRef, plan: Plan, key: str, **fields: Any) -> Part:
-    return Part(run, plan.name, "node", key, parent=parent_of(run, plan, key), **fields)
-
-
 def attempt_part(run: RunRef, workflow: str, key: str, attempt: int, **fields: Any) -> Part:
     """An attempt; the first one of a node follows none."""
     before = span_id_of(run, "attempt", key, attempt - 1) if attempt > run.first else None
@@ -89,13 +86,28 @@ def attempt_part(run: RunRef, workflow: str, key: str, attempt: int, **fields: A
     return Part(run, workflow, "attempt", key, attempt, parent=parent, follows=before, **fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the store has of a run beside its events. Times are in seconds since the epoch.
+
+    Attributes:
+        nodes: every activation that has a record, by key.
+        status, reason: what the run ended with; ``began`` and ``ended`` when.
+    """
+
+    nodes: Mapping[str, NodeReport]
+    began: float
+    ended: float
+    status: str
+    reason: str = ""
+
+
 @dataclass
 class _Node:
-    """What is known of an activation so far. ``running``: the attempt that runs, since when, and where."""
+    """What is known of an activation that goes on. ``running``: the attempt that runs, since when, and where."""
 
     first: float
     starts: int = 0
-    waited: bool = False
     running: tuple[int, float, str] | None = None
 
 
@@ -105,6 +117,7 @@ class _Story:
     workflow: str
     plan_of: Callable[[str], Plan]
     began: float | None = None
+    ending: tuple[float, str, str] | None = None
     groups: dict[str, float] = field(default_factory=dict)
     nodes: dict[str, _Node] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
@@ -124,33 +137,36 @@ class _Story:
         elif name in _ATTEMPT_ENDS:
             self._attempt_ended(event, _ATTEMPT_ENDS[name])
         elif name in _RUN_ENDS:
-            self._end(at, name.removeprefix("run_"), str(event.get("reason", "")))
+            self.ending = at, name.removeprefix("run_"), str(event.get("reason", ""))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the log went back to the run's beginning, and on to its end."""
+        return self.began is not None and self.ending is not None
 
     def _begin(self, at: float) -> None:
         """What was told of a run before its retry is told."""
-        self.began = at
+        self.began, self.ending = at, None
         self.groups.clear()
         self.nodes.clear()
         self.parts.clear()
 
     def _group(self, key: str, at: float, status: str, reason: str) -> None:
-        start = self.groups.pop(key, at)
-        self._add("group", key, start=start, end=at, status=status, reason=reason)
+        start = self.groups.pop(key, None)
+        if start is not None or self.began is not None:
+            self._add("group", key, start=at if start is None else start, end=at, status=status, reason=reason)
 
     def _attempt_ended(self, event: EventRecord, status: str) -> None:
         key, at, reason = event["node"], float(event["at"]), str(event.get("reason", ""))
+        if key not in self.nodes and self.began is None:
+            return  # its beginning was trimmed away; its record says when that was
         node = self.nodes.setdefault(key, _Node(at))
-        reported = "reported" in event or status in ("lost", "returned")
-        if node.running is not None and reported:
+        if node.running is not None and ("reported" in event or status in ("lost", "returned")):
             self._cut_off(key, node, at, status, reason)
-        own = node.running is not None and not reported
         node.running = None
-        node.waited |= status == "waiting"
-        if status not in ("succeeded", "failed"):
-            return
-        if not (own and node.starts == 1 and not node.waited and event["attempt"] == self.run.first):
+        if status in ("succeeded", "failed"):
             self._add("node", key, start=node.first, end=at, status=status, reason=reason)
-        del self.nodes[key]
+            del self.nodes[key]
 
     def _cut_off(self, key: str, node: _Node, at: float, status: str, reason: str) -> None:
         if node.running is not None:
@@ -158,8 +174,30 @@ class _Story:
             times: dict[str, Any] = {"start": since, "end": at, "status": status, "reason": reason, "worker": worker}
             self.parts.append(attempt_part(self.run, self.workflow, key, number, **times))
 
-    def _end(self, at: float, status: str, reason: str) -> None:
+    def fill(self, records: Records) -> None:
+        """What the log lacks, as the store's records have it: of each node its last attempt."""
+        self.began = records.began
+        self.ending = self.ending or (records.ended, records.status, records.reason)
+        told = {part.key for part in self.parts if part.kind in ("node", "group")}
+        for key, report in records.nodes.items():
+            if key not in told and (report.attempt == 0 or report.attempt >= self.run.first):
+                self._fill(key, report)
+
+    def _fill(self, key: str, report: NodeReport) -> None:
+        if report.state in (NodeState.SUCCEEDED, NodeState.FAILED):
+            times = {"start": report.started, "end": report.started + report.duration}
+            self._add("node" if report.attempt else "group", key, **times, status=report.state.value)
+        elif report.state is NodeState.RUNNING and report.attempt:
+            running = (report.attempt, report.started, report.worker)
+            self.nodes.setdefault(key, _Node(report.started, 1, running))
+        elif report.state is NodeState.RUNNING:
+            self.groups.setdefault(key, report.started)
+
+    def end(self) -> None:
         """What has not ended by now never will."""
+        if self.ending is None:
+            return
+        at, status, reason = self.ending
         for key, node in self.nodes.items():
             if node.starts:
                 self._cut_off(key, node, at, "cancelled", reason)
@@ -178,13 +216,23 @@ class _Story:
         self.parts.append(Part(self.run, self.workflow, kind, key, parent=parent, **fields))
 
 
-def story(run: RunRef, workflow: str, plan_of: Callable[[str], Plan], events: Iterable[EventRecord]) -> Sequence[Part]:
+def story(
+    run: RunRef,
+    workflow: str,
+    plan_of: Callable[[str], Plan],
+    events: Iterable[EventRecord],
+    records: Callable[[], Records] | None = None,
+) -> Sequence[Part]:
     """What is to be told of a run that has ended; the run itself last.
 
     Args:
         plan_of: the plan that has the activation of a key. Raises UnknownNodeError.
+        records: asked where the log does not have it all: it was trimmed, or the setting ``events`` is off.
     """
     told = _Story(run, workflow, plan_of)
     for event in events:
         told.take(event)
+    if records is not None and not told.is_whole:
+        told.fill(records())
+    told.end()
     return told.parts

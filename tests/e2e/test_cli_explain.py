@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from graflow_celery import Run, RunStatus, Settings
+from graflow_celery.redis_backend.client import connect
 from graflow_celery.testing import embedded_cluster, wait_until
 from tests.e2e.shell import Shell
 from tests.e2e.workflows import ASKING, FAILING, SLOW
@@ -125,6 +126,29 @@ def test_a_lost_worker_is_told_of_with_the_reason(tmp_path: Path) -> None:
         assert "while it ran" in lost.reason
         assert "loss 1 of 3" in shell("explain", run_id).out
         run.cancel("enough")
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_run_whose_graph_is_gone_says_so_and_what_is_known_all_the_same(over: bool, tmp_path: Path) -> None:
+    with embedded_cluster(workers=1, concurrency=1) as cluster:
+        shell = Shell(tmp_path, cluster.env)
+        run_id = submit(shell, "failing", FAILING) if over else submit(shell, "asking", ASKING)
+        run = Run.get(run_id, cluster.settings)
+        wait_until(lambda: run.status.is_terminal if over else bool(run.explain().requests), description="it to stand")
+        cluster.workers.stop(20)
+        store = connect(cluster.settings.redis_url)
+        store.delete(*store.keys("*:blob:*"))
+        answer = shell("explain", run_id)
+        assert (answer.code, answer.err) == (0, "")
+        assert "its graph is not in the store any more" in answer.out
+        assert "as a new run" in answer.out
+        told = json.loads(shell("explain", run_id, "--json").out)
+        if over:
+            assert (told["status"], told["counts"]) == ("failed", {"succeeded": 1, "failed": 1})
+            assert [failure["node"] for failure in told["failures"]] == ["clean"]
+            assert "graflow-celery retry" not in answer.out
+        else:
+            assert (told["status"], len(told["requests"])) == ("running", 1)
 
 
 def test_a_run_that_is_not_there(shell: Shell) -> None:

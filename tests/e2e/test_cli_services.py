@@ -146,7 +146,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(lonely_shell: Shell) -> None
     ("name", "value", "said"),
     [
         ("BROKER_URL", "carrier-pigeon://x", "No such transport"),
-        ("RESULT_BACKEND", "rpc://", "cannot count chords"),
+        ("RESULT_BACKEND", "carrier-pigeon://x", "Celery cannot use carrier-pigeon://x"),
         ("REDIS_URL", "http://x", "GRAFLOW_CELERY_REDIS_URL"),
     ],
 )

@@ -36,9 +36,17 @@ def messages_of(wf: WorkflowContext, settings: Settings) -> list[bytes]:
         client.delete(queue)
 
 
-def test_a_message_is_json_of_at_most_a_kilobyte(graflow_settings: Settings) -> None:
-    messages = messages_of(fan_out(1000), graflow_settings)
-    assert len(messages) == 1000
+def members_of(message: bytes) -> int:
+    """How many attempts a message is for."""
+    attempt = json.loads(json.loads(message)["body"])[0][3]
+    return attempt[1] if isinstance(attempt, list) else 1
+
+
+@pytest.mark.parametrize("batch", [1, "auto"])
+def test_a_message_is_json_of_at_most_a_kilobyte(batch: int | str, graflow_settings: Settings) -> None:
+    messages = messages_of(fan_out(1000), graflow_settings.model_copy(update={"batch": batch}))
+    assert sum(map(members_of, messages)) == 1000
+    assert len(messages) == 1000 if batch == 1 else len(messages) < 100
     assert max(map(len, messages)) <= LARGEST
     assert all(json.loads(message)["content-type"] == "application/json" for message in messages)
 

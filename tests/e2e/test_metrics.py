@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,23 +16,10 @@ from graflow_celery.metrics.catalogue import CATALOGUE
 from graflow_celery.testing import embedded_cluster, wait_until
 from tests.e2e.markdown import ROOT, Page
 from tests.e2e.shell import Shell
-from tests.e2e.workflows import FAILING, GREETING
+from tests.e2e.workflows import DEADLY, FAILING, GREETING
 from tests.servers import free_port
 
-DASHBOARD = ROOT / "config" / "grafana-dashboard.json"
 PAGE = ROOT / "docs" / "how-to" / "metrics.md"
-OWN = re.compile(r"\bgraflow_[a-z_]+")
-DEADLY = """
-    import os, signal
-    from graflow_celery import task, workflow
-
-    @task(max_losses=2)
-    def deadly():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with workflow("deadly") as wf:
-        wf.add(deadly)
-"""
 
 Samples = dict[tuple[str, ...], float]
 
@@ -138,21 +123,6 @@ def test_a_monitor_listens_nowhere_unless_it_is_told_to(own_shell: Shell) -> Non
         assert not [one for one in ours.net_connections() if one.status == psutil.CONN_LISTEN]
         monitor.process.terminate()
         assert monitor.wait(10).code == 0
-
-
-def test_the_dashboard_asks_for_metrics_and_labels_that_are_there() -> None:
-    board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    there = {name: metric for metric in CATALOGUE for name in metric.samples}
-    expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
-    expressions += [item["query"] for item in board["templating"]["list"]]
-    asked = {name for text in expressions for name in OWN.findall(text)}
-    assert asked <= set(there)
-    assert {there[name] for name in asked} == set(CATALOGUE), "the dashboard leaves some out"
-    for panel in board["panels"]:
-        for target in panel.get("targets", ()):
-            names = OWN.findall(target["expr"])
-            labels = {label for name in names for label in there[name].labels}
-            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels, target
 
 
 def test_the_page_lists_the_metrics_of_the_code() -> None:

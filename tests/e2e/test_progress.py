@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 
@@ -42,6 +43,28 @@ def quick() -> WorkflowContext:
     with workflow("quick") as wf:
         numbers >> double.map()
     return wf
+
+
+@pytest.mark.parametrize("backend", ["local", "celery"])
+def test_execute_async_shows_what_execute_shows(
+    backend: str, graflow_settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = {"settings": graflow_settings} if backend == "celery" else {}
+
+    async def main() -> None:
+        assert await quick().execute_async(backend=backend, progress=True, timeout=30, **chosen) == [2, 4, 6]  # type: ignore[arg-type]
+        out = capsys.readouterr().out
+        assert "double: 3 members" in out
+        assert re.search(r"^succeeded  quick  ", out, re.MULTILINE)
+        with workflow("broken") as wf:
+            numbers >> breaks
+        with pytest.raises(ValueError, match="broken"):
+            await wf.execute_async(backend=backend, progress=True, timeout=30, **chosen)  # type: ignore[arg-type]
+        assert re.search(r"^failed  broken  ", capsys.readouterr().out, re.MULTILINE)
+        await quick().execute_async(backend=backend, progress=False, timeout=30, **chosen)  # type: ignore[arg-type]
+        assert capsys.readouterr().out == ""
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("backend", ["local", "celery"])

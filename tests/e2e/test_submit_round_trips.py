@@ -105,7 +105,7 @@ def test_a_store_that_lost_what_was_seen_there_gets_it_again(lost: str, tmp_path
             runtime.client.flushdb()
             if lost != "all":
                 runtime.client.script_flush()
-                runtime.client.script_load(runtime.scripts["commit"].script)
+                runtime.client.script_load(runtime.scripts["advance"].script)
         else:
             runtime.client.delete(runtime.keys.blob(first.graph_hash))
         second = wf.submit(settings=settings)

@@ -20,10 +20,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
 
 from graflow_celery import RunStatus, TaskExecutionContext, parallel, task, workflow
 from graflow_celery.celery_backend.app import create_app
 from graflow_celery.embedded import EmbeddedCluster
+from graflow_celery.metrics import register
 from graflow_celery.ports import RunRef
 from graflow_celery.runs import client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
@@ -327,6 +329,7 @@ def test_a_collector_that_is_down_holds_nothing_up(client: OpenTelemetryTracer) 
         for _ in range(5):
             assert wf.submit(settings=own.settings).wait(30) is RunStatus.SUCCEEDED
         assert time.monotonic() - began < 10
+        wait_until(lambda: dropped(own) >= 5 * 3, timeout=20, description="the metric to tell of each attempt")
         [worker] = own.workers
         wait_until(lambda: "spans cannot be sent" in worker.process.output(), timeout=20, description="the warning")
         began = time.monotonic()
@@ -337,6 +340,13 @@ def test_a_collector_that_is_down_holds_nothing_up(client: OpenTelemetryTracer) 
         assert 1 <= len(told) <= 3
         assert "Failed to export" not in worker.process.output()
         assert "Transient error" not in worker.process.output()
+
+
+def dropped(cluster: EmbeddedCluster) -> float:
+    """What Prometheus is told."""
+    registry = CollectorRegistry()
+    register(registry, client_runtime(cluster.settings))
+    return registry.get_sample_value("graflow_spans_dropped_total") or 0.0
 
 
 @task

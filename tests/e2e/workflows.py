@@ -142,3 +142,15 @@ def two(): ...
 with workflow("growing") as wf:
     items >> score.map().with_execution(policy="best_effort") >> grows
 """
+
+DEADLY = """
+    import os, signal
+    from graflow_celery import task, workflow
+
+    @task(max_losses=2)
+    def deadly():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with workflow("deadly") as wf:
+        wf.add(deadly)
+"""

@@ -45,7 +45,7 @@ def with_lost_barrier(policy: str | GroupPolicy, settings: Settings) -> Run:
         group >> after
     run, runtime = wf.submit(settings=own), client_runtime(own)
     for node in ("a", "b"):
-        ended = NodeFailed(node, 1, "as the test wants it", retryable=False, counted=False)
+        ended = NodeFailed(node, 1, "as the test wants it", retryable=False)
         assert not runtime.engine.deliver(RunRef(run.id, run.graph_hash), run.plan, ended).stale
     assert messages(runtime.client, own.queue) == 1, "one message asks for the barrier"
     runtime.client.delete(own.queue)

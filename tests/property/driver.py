@@ -1,7 +1,7 @@
 """Drives a run's state machine through random orders of events, with duplicates and late comers mixed in.
 
-Barriers are fired as on the workers: by a chord, which counts the messages whose end it may count, or directly where
-one will not be counted. A run that waits for a chord that does not fire fails the test. Timers are due at any time.
+A barrier is closed when the command to do so is carried out. A run that waits for one that nobody closes fails the
+test. Timers are due at any time.
 
 Processes die while they run code; messages get lost, or come after somebody took them for lost; workers give back what
 they run. A monitor tells of it later, at any time, and what was taken for dead ends later still.
@@ -146,7 +146,6 @@ class Driver:
         self._last = Applied()
         self._pending: list[Pending] = []
         self._past: list[tuple[Plan, Event]] = []
-        self._chords: Counter[str] = Counter()
         self._played: Counter[str] = Counter()
 
     def run(self) -> RunState:
@@ -210,10 +209,8 @@ class Driver:
                 self._pending += [
                     DispatchNode(f"{prefix}{index}{suffix}", since, graph) for index in range(first, first + count)
                 ]
-            case CloseBarrier(group, graph):
+            case CloseBarrier(group, graph) | ExpireGroup(group, graph):
                 self._close(group, graph)
-            case ExpireGroup(group, graph):
-                self._close(group, graph, counted=False)
             case SkipNode(node, graph):
                 applied = self._deliver(graph, NodeSkipped(node))
                 self.skipped[node_of(node)] += not applied.stale
@@ -244,7 +241,7 @@ class Driver:
         inside = [place.inside(entry) for entry in place.spec.entries if not place.plan[entry].is_group]
         self._pending += [DispatchNode(entry.key, place.plan.first, graph) for entry in inside]
 
-    def _close(self, group: str, graph: str, counted: bool = True) -> None:
+    def _close(self, group: str, graph: str) -> None:
         place = Place.of(self._plans[graph], group)
         size = self._sizes.get(place.spec.id, 0)
         members = {node: place.inside(node).key for node in place.spec.exits}
@@ -256,7 +253,7 @@ class Driver:
         ]
         shortfall = place.spec.policy.judge(outcomes)
         goto = self.state.jumps.get(group, ()) if shortfall is None else ()
-        self._deliver(graph, BarrierReached(group, shortfall, goto, counted), is_message=counted)
+        self._deliver(graph, BarrierReached(group, shortfall, goto))
 
     def _receive(self, message: DispatchNode) -> None:
         """A worker gets the message; or it gets lost, or seems to be."""
@@ -307,7 +304,7 @@ class Driver:
             FeedbackRequested(node, attempt, "request", None),
         ]
         event = self._random.choice(ends)
-        assert self._deliver(graph, event, is_message=True).stale, f"what came back counted: {event}"
+        assert self._deliver(graph, event).stale, f"what came back counted: {event}"
 
     def _end(self, code: _Code) -> None:
         """The code does its next act."""
@@ -326,16 +323,16 @@ class Driver:
         match act.kind:
             case "ask":
                 asked = FeedbackRequested(node, attempt, "request", self._random.choice([None, 1.0]))
-                if not self._deliver(graph, asked, is_message=True).stale:
+                if not self._deliver(graph, asked).stale:
                     self._pending.append(_Answer(node, attempt + 1, graph))
             case "iterate":
-                self._deliver(graph, NodeIterated(node, attempt), is_message=True)
+                self._deliver(graph, NodeIterated(node, attempt))
             case "fail":
-                self._deliver(graph, NodeFailed(node, attempt, "boom", retries=code.retries), is_message=True)
+                self._deliver(graph, NodeFailed(node, attempt, "boom", retries=code.retries))
             case "add":
                 self._add(place, attempt, act)
             case "succeed" | "jump":
-                self._deliver(graph, NodeSucceeded(node, attempt, act.goto), is_message=True)
+                self._deliver(graph, NodeSucceeded(node, attempt, act.goto))
 
     def _add(self, place: Place, attempt: int, act: Act) -> None:
         added = extend(place, attempt, [chained(member) for member in act.added], act.leaves)
@@ -343,12 +340,10 @@ class Driver:
         self.specs |= added.plan.nodes
         here = place.plan.extended(added.key, added.plan.nodes)
         event = NodeSucceeded(place.key, attempt, act.goto, added.key)
-        self._deliver(place.graph, event, is_message=True, plan=here)
+        self._deliver(place.graph, event, plan=here)
 
-    def _deliver(
-        self, graph: str, event: Event, *, is_message: bool = False, plan: Plan | None = None, again: bool = False
-    ) -> Applied:
-        """Decides, applies and checks one event. ``is_message``: the Celery message of a node or barrier does it."""
+    def _deliver(self, graph: str, event: Event, *, plan: Plan | None = None, again: bool = False) -> Applied:
+        """Decides, applies and checks one event."""
         plan = plan or self._plans[graph]
         if not isinstance(event, RunStarted) and not again:
             self._past.append((plan, event))
@@ -359,19 +354,8 @@ class Driver:
         check_step(self.specs, before, self.state, None if applied.stale else transition)
         self.log.append(transition)
         self._observe(transition, applied, self.state)
-        self._pending += [emission.command for emission in applied.emissions if not emission.expected]
-        if applied.ended_node and is_message and not again and transition.node is not None:
-            self._count_part(Place.of(plan, transition.node))
+        self._pending += [emission.command for emission in applied.emissions]
         return applied
-
-    def _count_part(self, place: Place) -> None:
-        """Celery counts a message of a chord; the last one sends its body."""
-        if not place.spec.is_exit:
-            return
-        group = place.around
-        self._chords[group.key] += 1
-        if self._chords[group.key] == (len(group.spec.exits) or self._sizes.get(group.spec.id, 0)):
-            self._pending.append(CloseBarrier(group.key, group.graph))
 
 
 def replay(log: list[Step]) -> RunState:

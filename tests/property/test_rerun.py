@@ -40,7 +40,7 @@ class Faulty(Driver):
         if self._played[code.node] == len(acts):  # it came to its end after its group's time was up
             self._played[code.node] = 0
         if self.is_needed(code.node, code.graph) and self.faulty.random() < self.faults:
-            self._deliver(code.graph, NodeFailed(code.node, code.attempt, "boom", retryable=False), is_message=True)
+            self._deliver(code.graph, NodeFailed(code.node, code.attempt, "boom", retryable=False))
         else:
             super()._end(code)
 
@@ -53,7 +53,7 @@ class Faulty(Driver):
 
 
 class Retried(Faulty):
-    """Goes on with a run that ended. What is left of it comes late: its messages, its code, its chords, its monitor."""
+    """Goes on with a run that ended. What is left of it comes late: messages, code, barriers, its monitor."""
 
     def __init__(
         self, ended: Driver, workflow: Workflow, seed: int, chosen: tuple[str, ...] = (), faults: float = 0.0
@@ -80,7 +80,7 @@ class Retried(Faulty):
         return bool(chosen) and (key in chosen or key in self.made.undone)
 
     def old_ends(self, plans: Mapping[str, Plan]) -> list[tuple[Plan, BarrierReached | NodeSkipped]]:
-        """A body of an old chord, and an old command to skip a node, for everything that there was."""
+        """An old command to close a barrier, and one to skip a node, for everything that there was."""
         found: list[tuple[Plan, BarrierReached | NodeSkipped]] = []
         homes = Homes(self.ended.state)
         for key in self.ended.state.nodes:

@@ -29,7 +29,7 @@ def ignore(*_: object) -> None: ...
 
 
 class Resumed(Driver):
-    """Goes on from where another driver was cut. Messages, code that ran, timers and chords of that one are gone."""
+    """Goes on from where another driver was cut. Messages, code that ran and timers of that one are gone."""
 
     def __init__(self, cut: Driver, workflow: Workflow, seed: int) -> None:
         super().__init__(cut.base, workflow, seed, ignore)
@@ -108,7 +108,7 @@ def runtime() -> Iterator[Runtime]:
 def comparable(state: RunState) -> RunState:
     """Without what only one of the two stores notes: counts of zero, and what an outbox knows besides its commands."""
     outbox = {
-        command: replace(item, command=command, weight=0, expected=False, delay=0.0, reenters="", members=0)
+        command: replace(item, command=command, weight=0, delay=0.0, reenters="", members=0)
         for command, item in sorted(state.outbox.items(), key=lambda item: repr(item[0]))
     }
     counts = {key: count for key, count in state.counts.items() if count}

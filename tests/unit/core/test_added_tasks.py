@@ -107,7 +107,7 @@ def test_an_added_task_may_add_tasks() -> None:
     assert run.succeed(run.inside(inner, "y")) == [CloseBarrier(inner, inner)]
     assert run.feed(BarrierReached(inner, None)) == [finished(inner, x, graph=outer)]
     applied = run.apply(NodeFinished(x, 2, inner))
-    assert [(item.command, item.expected) for item in applied.emissions] == [(CloseBarrier(outer, outer), False)]
+    assert [item.command for item in applied.emissions] == [CloseBarrier(outer, outer)]
     assert run.feed(BarrierReached(outer, None)) == [finished(outer)]
     assert run.feed(NodeFinished("a", 2, outer)) == [DispatchNode("b", 1)]
 
@@ -169,15 +169,14 @@ def test_inside_of_a_group_the_failure_of_an_added_task_fails_the_member() -> No
     assert run.state.status is RunStatus.RUNNING
     assert run.feed(BarrierReached(group, "1 of 1")) == [finished(group, failure="1 of 1")]
     applied = run.apply(NodeFinished("a", 2, group, failure="1 of 1"))
-    assert [(item.command, item.expected) for item in applied.emissions] == [(CloseBarrier("g"), False)]
-    assert not applied.ended_node, "no message of the chord brought it about"
+    assert [item.command for item in applied.emissions] == [CloseBarrier("g")]
     assert run.state.nodes["a"].state is NodeState.FAILED
 
 
 def test_what_a_member_added_goes_on_when_its_group_has_closed_but_finishes_nothing() -> None:
     run = Transcript.started(grouped("best_effort"))
     group, _ = run.add("a", new("x"))
-    assert run.feed(BarrierReached("g", None, counted=False)) == [DispatchNode("after", 1)]
+    assert run.feed(BarrierReached("g", None)) == [DispatchNode("after", 1)]
     run.succeed("after")
     assert run.state.status is RunStatus.RUNNING, "the run waits for its tasks"
     run.succeed(run.inside(group, "x"))
@@ -188,7 +187,7 @@ def test_what_a_member_added_goes_on_when_its_group_has_closed_but_finishes_noth
 def test_a_finish_that_comes_too_late_is_stale() -> None:
     run = Transcript.started(grouped("best_effort"))
     group, _ = run.add("a", new("x"))
-    run.feed(BarrierReached("g", None, counted=False))
+    run.feed(BarrierReached("g", None))
     run.succeed(run.inside(group, "x"))
     assert run.feed(BarrierReached(group, None)) == [finished(group)]
     assert run.apply(NodeFinished("a", 2, group)).stale

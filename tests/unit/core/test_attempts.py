@@ -94,7 +94,7 @@ def test_an_iteration_told_twice_is_one() -> None:
     assert run.state.nodes["a"].cycle == 1
 
 
-def test_a_member_that_iterates_is_not_counted_until_it_is_done() -> None:
+def test_a_member_that_iterates_arrives_at_the_barrier_when_it_is_done() -> None:
     a, b = tasks("ab")
     with WorkflowDefinition("w") as wf:
         (a | b).set_group_name("g")
@@ -200,5 +200,5 @@ def test_an_answer_for_a_group_that_has_closed_is_stale() -> None:
         (a | b).set_group_name("g").with_execution(policy="best_effort") >> c
     run = Transcript.started(plan_of(wf))
     asking(run)
-    run.feed(BarrierReached("g", None, counted=False))
+    run.feed(BarrierReached("g", None))
     assert run.apply(FeedbackAnswered("a", 2, "q1")).stale

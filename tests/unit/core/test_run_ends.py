@@ -106,9 +106,9 @@ def test_a_run_that_ends_in_time_leaves_no_timer_behind() -> None:
 
 def test_attempts_are_counted_up_to_max_steps_and_no_further() -> None:
     state = RunState(outstanding=1, max_steps=2)
-    assert state.begin("a", 1) == Leave()
+    assert state.begin("a", 1) == Leave(left=1)
     assert state.begin("a", 1) is None, "no step: it does not run"
-    assert state.begin("b", 1) == Leave()
+    assert state.begin("b", 1) == Leave(left=0)
     assert state.begin("c", 1) == Leave(max_steps=2)
     assert "c" not in state.nodes
     assert state.steps == 2

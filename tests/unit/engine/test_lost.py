@@ -203,7 +203,7 @@ def test_a_group_that_takes_what_it_gets_is_not_closed() -> None:
     assert (world.status, state(world, "a"), world.stopped) == (RunStatus.RUNNING, NodeState.FAILED, [])
     world.begin("b")
     world.tell(NodeSucceeded("b", 1))
-    assert (CloseBarrier("g"), 0.0) in world.outbox.sent, "no chord hears of the member that was lost"
+    assert (CloseBarrier("g"), 0.0) in world.outbox.sent, "the member that was lost arrived too"
     world.engine.close_barrier(RUN, world.plan, "g")
     assert world.status is RunStatus.SUCCEEDED
 
@@ -266,14 +266,14 @@ def test_an_outer_group_that_can_still_be_met_goes_on() -> None:
     assert world.status is RunStatus.SUCCEEDED
 
 
-def test_no_chord_hears_of_a_group_that_is_closed_early() -> None:
+def test_a_group_that_is_closed_early_arrives_at_the_barrier_around_it() -> None:
     nested = ParallelGroup([new("a", **FAIL), new("b")], name="in")
     world = group(nested, new("c"), policy="best_effort")
     for node in "abc":
         world.begin(node)
     world.tell(NodeSucceeded("c", 1))
     lose(world, "a")
-    assert (CloseBarrier("g"), 0.0) in world.outbox.sent, "the barrier around it is told directly"
+    assert (CloseBarrier("g"), 0.0) in world.outbox.sent
 
 
 def test_an_inner_group_that_can_be_met_keeps_the_outer_one_open() -> None:

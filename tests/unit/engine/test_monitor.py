@@ -118,7 +118,7 @@ def test_late_commands_are_carried_out_and_noted() -> None:
     assert [command for command, _ in world.outbox.sent] == commands[:2]
     assert world.store.state.nodes["g"].state.is_final, "closed here: a message could get lost"
     again = "that were committed and not known to be sent, are sent again"
-    fired = "of barriers that no chord fired, are carried out"
+    fired = "to close barriers that nobody closed, are carried out"
     assert world.ledger.notes == [
         ("carried_out", {"count": 2, "reason": again, "worker": "me"}),
         ("carried_out", {"count": 1, "reason": fired, "worker": "me"}),

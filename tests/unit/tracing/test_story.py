@@ -7,9 +7,10 @@ from typing import Any
 
 from graflow_celery import task, workflow
 from graflow_celery.core.plan import Plan
-from graflow_celery.ports import RunRef
+from graflow_celery.core.state import NodeState
+from graflow_celery.ports import NodeReport, RunRef
 from graflow_celery.tracing.identity import span_id_of, trace_id_of, traceparent_of
-from graflow_celery.tracing.story import Part, story
+from graflow_celery.tracing.story import Part, Records, story
 
 RUN = RunRef("run", "graph")
 
@@ -29,25 +30,25 @@ def plan() -> Plan:
     return wf.plan()
 
 
-def told(*events: tuple[Any, ...], run: RunRef = RUN) -> Sequence[Part]:
+def told(*events: tuple[Any, ...], run: RunRef = RUN, records: Records | None = None) -> Sequence[Part]:
     """Each event as (name, node, attempt, more...), one a second."""
-    records: list[dict[str, Any]] = []
+    events_: list[dict[str, Any]] = []
     for at, (name, *fields) in enumerate(events):
         record: dict[str, Any] = {"event": name, "at": float(at)}
         record |= dict(zip(("node", "attempt"), fields, strict=False))
         if len(fields) > 2:
             record |= fields[2]
-        records.append(record)
-    return story(run, "w", lambda _: plan(), records)
+        events_.append(record)
+    return story(run, "w", lambda _: plan(), events_, None if records is None else lambda: records)
 
 
 def short(parts: Sequence[Part]) -> list[tuple[str, str, int, str, float, float]]:
     return [(part.kind, part.key, part.attempt, part.status, part.start, part.end) for part in parts]
 
 
-def test_what_ended_with_its_first_attempt_was_told_by_that() -> None:
+def test_an_attempt_was_told_by_its_process_and_its_node_is_told_at_the_end() -> None:
     parts = told(("run_submitted",), ("node_started", "a", 1), ("node_succeeded", "a", 1), ("run_succeeded",))
-    assert short(parts) == [("run", "w", 0, "succeeded", 0, 3)]
+    assert short(parts) == [("node", "a", 0, "succeeded", 1, 2), ("run", "w", 0, "succeeded", 0, 3)]
 
 
 def test_a_node_with_several_attempts_reaches_over_all_of_them() -> None:
@@ -149,8 +150,65 @@ def test_after_a_retry_what_came_before_is_not_told_again() -> None:
         ("run_succeeded",),
         run=again,
     )
-    assert short(parts) == [("run", "w", 0, "succeeded", 6, 9)]
-    assert parts[0].span_id != span_id_of(RUN, "run")
+    assert short(parts) == [("node", "a", 0, "succeeded", 7, 8), ("run", "w", 0, "succeeded", 6, 9)]
+    assert parts[1].span_id != span_id_of(RUN, "run")
+
+
+def report(state: str, attempt: int, started: float, duration: float = 0.0) -> NodeReport:
+    return NodeReport(NodeState(state), attempt, "w1", started, duration, 0)
+
+
+NODES = {
+    "a": report("succeeded", 2, 1.0, 2.0),
+    "g": report("running", 0, 3.0),
+    "b": report("failed", 1, 4.0, 1.0),
+    "c": report("running", 1, 4.0),
+}
+ALL = [
+    ("node", "a", 0, "succeeded", 1, 3),
+    ("node", "b", 0, "failed", 4, 5),
+    ("attempt", "c", 1, "cancelled", 4, 7),
+    ("node", "c", 0, "cancelled", 4, 7),
+    ("group", "g", 0, "cancelled", 3, 7),
+    ("run", "w", 0, "cancelled", 0.5, 7),
+]
+
+
+def test_without_events_the_records_tell_of_the_run() -> None:
+    parts = told(records=Records(NODES, 0.5, 7.0, "cancelled", "enough"))
+    assert short(parts) == ALL
+    assert parts[-1].reason == "enough"
+
+
+def test_what_was_trimmed_from_the_log_the_records_tell() -> None:
+    """Of `a` the start is gone, of `b` everything, of `g` its opening."""
+    parts = told(
+        ("node_succeeded", "a", 2),
+        ("node_started", "c", 1),
+        ("run_cancelled",),
+        records=Records({**NODES, "g": report("failed", 0, 3.0, 4.0)}, 0.5, 9.0, "cancelled"),
+    )
+    assert sorted(short(parts)) == sorted(
+        [
+            ("node", "a", 0, "succeeded", 1, 3),
+            ("node", "b", 0, "failed", 4, 5),
+            ("attempt", "c", 1, "cancelled", 1, 2),
+            ("node", "c", 0, "cancelled", 1, 2),
+            ("group", "g", 0, "failed", 3, 7),
+            ("run", "w", 0, "cancelled", 0.5, 2),
+        ]
+    )
+
+
+def test_the_records_are_not_asked_where_the_log_has_it_all() -> None:
+    untouched = Records({"b": report("succeeded", 1, 0.0)}, 0.0, 0.0, "failed")
+    parts = told(("run_submitted",), ("run_succeeded",), records=untouched)
+    assert short(parts) == [("run", "w", 0, "succeeded", 0, 1)]
+
+
+def test_of_a_retried_run_the_records_from_before_are_not_told_again() -> None:
+    parts = told(run=RunRef("run", "graph~3"), records=Records({"a": report("succeeded", 2, 1.0)}, 0.0, 9.0, "failed"))
+    assert [part.kind for part in parts] == ["run"]
 
 
 def test_a_node_that_no_plan_has_belongs_to_the_run() -> None:

@@ -13,7 +13,8 @@ PEERS := .peers
 SOURCES := graflow_celery tests examples config
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-signed check format bench bench-profile bench-peers bench-content bench-faults chaos env clean
+.PHONY: help demo test test-signed check format bench bench-profile bench-peers bench-content bench-faults bench-scale
+.PHONY: bench-beyond chaos env clean
 
 help:
 	@echo 'make demo    run the main job on an embedded server with two workers'
@@ -25,6 +26,8 @@ help:
 	@echo 'make bench-peers    huey, Ray and Dask, each in an environment of its own, for ARGS="--peers huey,ray,dask"'
 	@echo 'make bench-profile  where our processes spend their time, by py-spy'
 	@echo 'make bench-content  what of graphs and values goes over the wire, against raw Celery (ARGS=...)'
+	@echo 'make bench-scale  time and memory by the size of graphs and runs (ARGS=...)'
+	@echo 'make bench-beyond  what one server carries, into docs/scale.md'
 	@echo 'make chaos   500 workflows while workers, monitors, clients and the server are killed; CHAOS=... options'
 	@echo 'make bench-faults  how fast what dead and hung workers held runs elsewhere (an hour; ARGS=--quick: less)'
 	@echo 'make env     the environment for development, in $(VENV)'
@@ -69,6 +72,12 @@ $(PEERS)/%/.installed:
 	@'$(PYTHON)' -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install $(WANTED)
 	@touch $@
+
+bench-scale: env
+	@exec $(BIN)/python -m tests.bench.scale $(ARGS)
+
+bench-beyond: env
+	@exec $(BIN)/python -m tests.bench.beyond --write $(ARGS)
 
 chaos: env
 	@exec $(BIN)/python -m tests.fault.chaos --runs 500 $(CHAOS)

@@ -8,8 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 
-from pydantic import SecretStr
-
+from graflow_celery.fields import SecretStr
 from graflow_celery.settings import ENV_PREFIX, Settings
 
 

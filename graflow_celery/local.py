@@ -42,6 +42,7 @@ from graflow_celery.errors import (
     RunStateError,
     RunTimeoutError,
 )
+from graflow_celery.logs import Origin, within
 from graflow_celery.memory_backend.callers import Callers
 from graflow_celery.memory_backend.channel import MemoryChannel
 from graflow_celery.memory_backend.executor import ThreadExecutor
@@ -281,8 +282,6 @@ class LocalRun:
         if self._feedback is not None:
             self._callers.call(functools.partial(consult, self._feedback, record, event, self.answer))
 
-    # What the executor calls.
-
     def run_attempt(self, run: RunRef, plan: Plan, node: str, attempt: int) -> None:
         host = Host(
             context=self.context,
@@ -291,23 +290,24 @@ class LocalRun:
             clock=time.perf_counter,
             random=random.random,
         )
-        self._advance(node, attempt_steps(self.engine, Attempt(run, plan, node, attempt, "local"), host))
+        here = Origin(run.id, plan.name, node, attempt)
+        self._advance(here, attempt_steps(self.engine, Attempt(run, plan, node, attempt, "local"), host))
 
-    def _advance(self, node: str, steps: Steps, value: Any = None, error: BaseException | None = None) -> None:
+    def _advance(self, here: Origin, steps: Steps, value: Any = None, error: BaseException | None = None) -> None:
         """An attempt up to its end, or to its coroutine. While that runs, the attempt has no thread."""
-        token = inside_node.set(True)
-        try:
-            step = advance(steps, value, error)
-        finally:
-            inside_node.reset(token)
-        if isinstance(step, Coroutine):
-            self._executor.hold()
-            _coroutines().HOST.start(
-                step,
-                node_of(node),
-                owner=self.run.id,
-                done=lambda *outcome: self._executor.come_back(functools.partial(self._advance, node, steps, *outcome)),
-            )
+        with within(here):
+            token = inside_node.set(True)
+            try:
+                step = advance(steps, value, error)
+            finally:
+                inside_node.reset(token)
+            if isinstance(step, Coroutine):
+                self._executor.hold()
+                done = functools.partial(self._come_back, here, steps)
+                _coroutines().HOST.start(step, node_of(here.node), owner=self.run.id, done=done)
+
+    def _come_back(self, here: Origin, steps: Steps, value: Any, error: BaseException | None) -> None:
+        self._executor.come_back(functools.partial(self._advance, here, steps, value, error))
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> None:
         self.engine.close_barrier(run, plan, group)

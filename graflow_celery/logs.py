@@ -1,6 +1,7 @@
 """What a line of a log says of the node whose code logged it. The standard library alone.
 
-On workers every record has the attributes ``graflow_run``, ``graflow_workflow``, ``graflow_node``, ``graflow_attempt``
+Local runs and workers alike note which attempt runs; a handler with `OriginFilter` or `JsonFormatter` tells it. On
+workers every record has the attributes ``graflow_run``, ``graflow_workflow``, ``graflow_node``, ``graflow_attempt``
 (empty, and 0, outside of nodes) and ``graflow``: all of them as text for the beginning of a line, or nothing. Formats
 may use them like any others. What a thread logs that the code started itself has them if it was started in the
 context: ``contextvars.copy_context().run``.
@@ -10,8 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,14 +47,19 @@ def origin() -> Origin | None:
     return _origin.get()
 
 
-@contextmanager
-def within(attempt: Origin) -> Iterator[None]:
+class within:  # noqa: N801  it is called like a function; a generator would take thrice its time, for each node
     """What is logged in the block, in this thread or task and those that inherit its context, is the attempt's."""
-    token = _origin.set(attempt)
-    try:
-        yield
-    finally:
-        _origin.reset(token)
+
+    __slots__ = ("_attempt", "_token")
+
+    def __init__(self, attempt: Origin) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        self._token = _origin.set(self._attempt)
+
+    def __exit__(self, *_: object) -> None:
+        _origin.reset(self._token)
 
 
 def mark(record: logging.LogRecord) -> None:

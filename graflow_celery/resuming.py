@@ -28,6 +28,7 @@ from graflow_celery.memory_backend.graphs import LocalGraphs
 from graflow_celery.memory_backend.run_store import MemoryRunStore
 from graflow_celery.ports import EventRecord, RunRef
 from graflow_celery.settings import Settings, load_settings
+from graflow_celery.tracing.choosing import of_settings
 
 if TYPE_CHECKING:
     from graflow_celery.runs import Run
@@ -147,6 +148,7 @@ class ResumedContext(ExecutionContext):
             checkpoint_every=checkpoint_every,
             checkpoint_to=checkpoint_to,
             settings=self._settings,
+            tracer=of_settings(self._settings),
         )
         snapshot, emissions = continued(self._checkpoint, here.run.id, lambda graph: graphs.plan_for(here.run, graph))
         here.context.checkpoint_metadata = self.checkpoint_metadata

@@ -6,13 +6,13 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from graflow_celery import aio
 from graflow_celery.celery_backend.app import create_app, runtime_of
 from graflow_celery.celery_backend.code_check import CODE_DIFFERS
+from graflow_celery.celery_backend.collected import lines
 from graflow_celery.celery_backend.explaining import explain
 from graflow_celery.celery_backend.results import node_result, run_result
 from graflow_celery.celery_backend.retrying import RetryReport, retry
@@ -22,11 +22,11 @@ from graflow_celery.celery_backend.source import Source
 from graflow_celery.celery_backend.waiting import (
     OBSTACLES,
     Circumstances,
-    abandoned,
     check_there,
     in_words,
     is_end,
     is_pause,
+    persistent,
 )
 from graflow_celery.celery_backend.watching import standby_of
 from graflow_celery.core.events import CancelRequested
@@ -45,6 +45,7 @@ from graflow_celery.errors import (
 from graflow_celery.ports import EventRecord, FeedbackRecord, NodeReport, RunRef
 from graflow_celery.redis_backend.client import check, connect, patience
 from graflow_celery.redis_backend.events import EventReader
+from graflow_celery.redis_backend.log_stream import Line
 from graflow_celery.redis_backend.plea import MISSING
 from graflow_celery.settings import Settings, load_settings
 
@@ -167,6 +168,13 @@ class Run:
             if record is not None:
                 yield record
 
+    def logs(self, follow: bool = False) -> Iterator[Line]:
+        """What the code of its nodes logged, where the workers' setting ``collect_logs`` is on: a dict for each line.
+
+        By the time at which they were written; with ``follow`` as they come, until the run has ended.
+        """
+        return lines(self._runtime, self._run, follow=follow)
+
     def wait(
         self, timeout: float | None = None, progress: Progress | bool | None = False, *, to_end: bool = False
     ) -> RunStatus:
@@ -196,7 +204,7 @@ class Run:
                     break
                 if deadline is not None and time.monotonic() >= deadline and not is_end(record):
                     raise RunTimeoutError(self.id, timeout or 0.0, f"Look: graflow-celery show {self.id}")
-            with self._persistent(deadline):
+            with persistent(self._runtime, self.id, deadline):
                 return self.status
         except StoreUnavailableError as error:
             if deadline is None or time.monotonic() < deadline:
@@ -340,17 +348,6 @@ class Run:
         """A reader on a connection of its own, which may block."""
         return EventReader(connect(self._runtime.settings.redis_url, block=IDLE_SLICE), key)
 
-    @contextmanager
-    def _persistent(self, deadline: float | None) -> Iterator[None]:
-        """Waits in the block for a server that is away: for ``reconnect_timeout``, but not beyond the deadline."""
-        most = self._runtime.settings.reconnect_timeout
-        left = most if deadline is None else min(most, max(1.0, deadline - time.monotonic()))
-        try:
-            with patience(left):
-                yield
-        except StoreUnavailableError as error:
-            raise abandoned(error, self.id, left) from None
-
     def _watch(self, reader: EventReader, deadline: float | None = None) -> Iterator[EventRecord | None]:
         """What the reader reads until the run's end, and None after each second, or at the deadline, without news."""
         with contextlib.ExitStack() as standing:
@@ -376,7 +373,7 @@ class Run:
         idle = 0.0
         while True:
             slice_ = IDLE_SLICE if deadline is None else min(IDLE_SLICE, max(0.0, deadline - time.monotonic()))
-            with self._persistent(deadline):
+            with persistent(self._runtime, self.id, deadline):
                 records = reader.read(slice_)
             for record in records:
                 if record["event"] == MISSING:

@@ -7,193 +7,166 @@ repository is a commented example).
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-
 from graflow_celery.errors import ConfigError
+from graflow_celery.fields import (
+    FieldSpec,
+    SecretStr,
+    WrongItemError,
+    field,
+    flag,
+    listed,
+    number,
+    one_of,
+    optional,
+    secret,
+    text,
+    whole,
+)
 
 ENV_PREFIX = "GRAFLOW_CELERY_"
 CONFIG_FILE_VARIABLE = "GRAFLOW_CELERY_CONFIG"
 SerializerName = Literal["json", "msgpack", "pickle"]
 
 
-class Settings(BaseSettings):
-    """What a client, a worker or a monitor needs to know. Frozen; make one with :func:`load_settings`."""
+class Settings:
+    """What a client, a worker or a monitor needs to know. Frozen; make one with :func:`load_settings`.
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    What is not given comes from the environment, from the file, or is the default.
+    """
 
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="Where runs, content and channels live.")
-    broker_url: str = Field(default="", description="Celery's broker; the redis_url if empty.")
-    result_backend: str = Field(
-        default="",
-        description="Celery's result backend; the redis_url if empty. Runs store nothing there: any will do, and "
-        "`disabled://` is none.",
+    #: Every setting by its name.
+    model_fields: ClassVar[dict[str, FieldSpec]] = {}
+
+    redis_url: str = field("redis://127.0.0.1:6379/0", "Where runs, content and channels live.", text())
+    broker_url: str = field("", "Celery's broker; the redis_url if empty.", text())
+    result_backend: str = field(
+        "",
+        "Celery's result backend; the redis_url if empty. Runs store nothing there: any will do, and `disabled://` is "
+        "none.",
+        text(),
     )
-    key_prefix: str = Field(
-        default="graflow", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="First part of every key."
+    key_prefix: str = field("graflow", "First part of every key.", text(pattern=r"[A-Za-z0-9_.-]+"))
+    queue: str = field("celery", "The queue of tasks that name none.", text(least=1))
+    heartbeat_interval: float = field(1.0, "Seconds between two beats of a worker.", number(over=0))
+    heartbeat_timeout: float = field(3.0, "Seconds without a beat after which a worker is missing.", number(over=0))
+    death_watch: bool = field(
+        True, "A small process beside each worker reports its death before its lease runs out.", flag
     )
-    queue: str = Field(default="celery", min_length=1, description="The queue of tasks that name none.")
-    heartbeat_interval: float = Field(default=1.0, gt=0, description="Seconds between two beats of a worker.")
-    heartbeat_timeout: float = Field(
-        default=3.0, gt=0, description="Seconds without a beat after which a worker is missing."
+    health_file: str = field(
+        "",
+        "What `graflow-celery health` reads: a file, or a directory with a file for each process; in the temp "
+        "directory if empty.",
+        text(),
     )
-    death_watch: bool = Field(
-        default=True, description="A small process beside each worker reports its death before its lease runs out."
+    metrics_port: int = field(
+        0, "Where `graflow-celery monitor` serves Prometheus metrics; 0: nowhere.", whole(least=0, most=65535)
     )
-    health_file: str = Field(
-        default="",
-        description="What `graflow-celery health` reads: a file, or a directory with a file for each process; in the "
-        "temp directory if empty.",
+    metrics_address: str = field("127.0.0.1", "The address that it listens at.", text(least=1))
+    metrics_labels: int = field(
+        200, "Pairs of workflow and node with metrics of their own; the rest are `other`.", whole(least=1)
     )
-    metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Where `graflow-celery monitor` serves Prometheus metrics; 0: nowhere."
+    collect_logs: bool = field(False, "Workers keep what nodes log in the store, for `graflow-celery logs`.", flag)
+    log_format: Literal["text", "json"] = field(
+        "text", "How workers write their log: text, or a JSON object a line.", one_of("text", "json")
     )
-    metrics_address: str = Field(default="127.0.0.1", min_length=1, description="The address that it listens at.")
-    metrics_labels: int = Field(
-        default=200, ge=1, description="Pairs of workflow and node with metrics of their own; the rest are `other`."
+    dispatch_grace: float = field(2.0, "Seconds before an unsent command is sent by the monitor.", number(over=0))
+    reconnect_timeout: float = field(
+        300.0, "Seconds for which clients and workers wait for a server that is away or full.", number(over=0)
     )
-    collect_logs: bool = Field(
-        default=False, description="Workers keep what nodes log in the store, for `graflow-celery logs`."
+    batch: Literal["auto"] | int = field(
+        "auto",
+        "Members of a group that one message carries: auto (by how long they take), or a number; 1: none together.",
+        one_of("auto", otherwise=whole(least=1, most=1000)),
     )
-    log_format: Literal["text", "json"] = Field(
-        default="text", description="How workers write their log: text, or a JSON object a line."
-    )
-    dispatch_grace: float = Field(
-        default=2.0, gt=0, description="Seconds before an unsent command is sent by the monitor."
-    )
-    reconnect_timeout: float = Field(
-        default=300.0, gt=0, description="Seconds for which clients and workers wait for a server that is away or full."
-    )
-    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
-        default="auto",
-        description="Members of a group that one message carries: auto (by how long they take), or a number; 1: none "
-        "together.",
-    )
-    fuse: Literal["auto", "off"] = Field(
-        default="auto",
-        description="Whether a worker's process goes on with the node that follows, and with a group's barrier: auto, "
+    fuse: Literal["auto", "off"] = field(
+        "auto",
+        "Whether a worker's process goes on with the node that follows, and with a group's barrier: auto, "
         "or off (each has a message).",
+        one_of("auto", "off"),
     )
-    events: Literal["on", "off"] = Field(
-        default="on", description="Whether runs' events are written, which progress, Flower, metrics and traces read."
+    events: Literal["on", "off"] = field(
+        "on", "Whether runs' events are written, which progress, Flower, metrics and traces read.", one_of("on", "off")
     )
-    max_losses: int = Field(default=3, ge=1, description="Workers that a task may lose before it counts as poison.")
-    result_ttl: int = Field(default=86_400, ge=60, description="Seconds for which an ended run stays readable.")
-    run_ttl: int = Field(default=2_592_000, ge=3600, description="Seconds without any event after which a run expires.")
-    value_threshold: int = Field(
-        default=65_536, ge=256, description="Bytes over which a value goes to the content store."
+    max_losses: int = field(3, "Workers that a task may lose before it counts as poison.", whole(least=1))
+    result_ttl: int = field(86400, "Seconds for which an ended run stays readable.", whole(least=60))
+    run_ttl: int = field(2592000, "Seconds without any event after which a run expires.", whole(least=3600))
+    value_threshold: int = field(65536, "Bytes over which a value goes to the content store.", whole(least=256))
+    value_limit: int = field(
+        500000000, "Bytes that a value or function may have; larger ones are refused.", whole(least=1000000)
     )
-    value_limit: int = Field(
-        default=500_000_000,
-        ge=1_000_000,
-        description="Bytes that a value or function may have; larger ones are refused.",
+    worker_cache_bytes: int = field(67108864, "Bytes of content that a worker process keeps.", whole(least=0))
+    shared_cache_bytes: int = field(
+        268435456, "Bytes of large values that the processes of a worker share.", whole(least=0)
     )
-    worker_cache_bytes: int = Field(
-        default=67_108_864, ge=0, description="Bytes of content that a worker process keeps."
+    serializers: tuple[SerializerName, ...] = field(
+        ("json", "pickle"),
+        "Formats that values may take: json, msgpack, pickle.",
+        listed(one_of("json", "msgpack", "pickle")),
     )
-    shared_cache_bytes: int = Field(
-        default=268_435_456, ge=0, description="Bytes of large values that the processes of a worker share."
+    secret_key: SecretStr | None = field(None, "Signs content; workers then refuse unsigned content.", optional(secret))
+    secret_keys_accepted: tuple[SecretStr, ...] = field(
+        (), "Further secrets whose signatures are accepted: old ones, and the one to come.", listed(secret)
     )
-    serializers: Annotated[tuple[SerializerName, ...], NoDecode] = Field(
-        default=("json", "pickle"), description="Formats that values may take: json, msgpack, pickle."
+    code_mismatch: Literal["warn", "error", "ignore"] = field(
+        "warn",
+        "Where a worker imports other code of a task than its client: warn, error (fail it), or ignore.",
+        one_of("warn", "error", "ignore"),
     )
-    secret_key: SecretStr | None = Field(
-        default=None, description="Signs content; workers then refuse unsigned content."
+    tracing: Literal["off", "otel", "langfuse"] = field(
+        "off",
+        "What traces runs whose workflow names no tracer: off, otel, or langfuse.",
+        one_of("off", "otel", "langfuse"),
     )
-    secret_keys_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="Further secrets whose signatures are accepted: old ones, and the one to come."
-    )
-    code_mismatch: Literal["warn", "error", "ignore"] = Field(
-        default="warn",
-        description="Where a worker imports other code of a task than its client: warn, error (fail it), or ignore.",
-    )
-    tracing: Literal["off", "otel", "langfuse"] = Field(
-        default="off", description="What traces runs whose workflow names no tracer: off, otel, or langfuse."
-    )
-    compat: bool = Field(
-        default=False, description="Workers run modules that import graflow: the name means this package there."
-    )
+    compat: bool = field(False, "Workers run modules that import graflow: the name means this package there.", flag)
 
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_scheme(cls, value: str) -> str:
-        schemes = ("redis", "rediss", "unix", "sentinel", "valkey", "valkeys")
-        if urlsplit(value).scheme not in schemes:
-            raise ValueError(f"needs a URL that starts with one of: {', '.join(s + '://' for s in schemes)}")
-        if value.startswith("sentinel://"):
-            sentinel_of(value)
-        return value.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+    def __init__(self, **given: Any) -> None:
+        """Raises ConfigError: values cannot be used, or names are unknown; the message has each of them."""
+        self._fill({**_of_file(), **_of_environment(type(self).model_fields), **given})
 
-    @field_validator("serializers", "secret_keys_accepted", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        """A list in the environment: JSON, or names with commas between them."""
-        if not isinstance(value, str):
-            return value
-        if not value.lstrip().startswith("["):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        try:
-            return tuple(json.loads(value))
-        except (ValueError, TypeError):
-            raise ValueError('it is no JSON list. Write ["a", "b"], or a,b') from None
+    def _fill(self, given: Mapping[str, Any]) -> None:
+        found: dict[str, Any] = {}
+        unknown = [name for name in given if name not in self.model_fields]
+        problems = [_problem((name,), "there is no setting of this name") for name in unknown]
+        for name, spec in self.model_fields.items():
+            try:
+                value = spec.read(given.get(name, spec.default))
+                found[name] = _CHECKS[name](value, found) if name in _CHECKS else value
+            except WrongItemError as error:
+                problems.append(_problem((name, error.number), str(error)))
+            except ValueError as error:
+                problems.append(_problem((name,), str(error)))
+        if problems:
+            raise ConfigError("; ".join(problems))
+        self.__dict__.update(found)
 
-    @field_validator("serializers")
-    @classmethod
-    def _at_least_one(cls, value: tuple[SerializerName, ...]) -> tuple[SerializerName, ...]:
-        if not value:
-            raise ValueError("at least one is needed. Name some of json, msgpack, pickle")
-        return value
+    def model_copy(self, *, update: Mapping[str, Any]) -> Settings:
+        """The same settings but for some. Neither the environment nor the file is read again."""
+        made = object.__new__(type(self))
+        made._fill({**self.__dict__, **update})
+        return made
 
-    @field_validator("secret_key", "secret_keys_accepted")
-    @classmethod
-    def _not_empty(cls, value: SecretStr | tuple[SecretStr, ...] | None) -> SecretStr | tuple[SecretStr, ...] | None:
-        given = value if isinstance(value, tuple) else () if value is None else (value,)
-        if not all(secret.get_secret_value() for secret in given):
-            raise ValueError("a secret is empty. Give it some characters, or leave it out")
-        return value
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Settings are frozen: make others with model_copy(update={{'{name}': ...}}).")
 
-    @field_validator("secret_keys_accepted")
-    @classmethod
-    def _beside_a_secret(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-        if value and info.data.get("secret_key") is None:
-            raise ValueError("it is set without secret_key, which signs. Set that too, or nothing would be checked")
-        return value
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Settings are frozen: '{name}' stays.")
 
-    @field_validator("heartbeat_timeout")
-    @classmethod
-    def _longer_than_a_beat(cls, value: float, info: ValidationInfo) -> float:
-        interval = info.data.get("heartbeat_interval", 0.0)
-        if value <= interval:
-            raise ValueError(f"must be longer than heartbeat_interval ({interval:g} s), or every worker seems missing")
-        return value
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self.__dict__ == other.__dict__
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = os.environ.get(CONFIG_FILE_VARIABLE)
-        if path is None:
-            return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.masked().items())})"
 
     @property
     def broker(self) -> str:
@@ -215,9 +188,6 @@ class Settings(BaseSettings):
         """What Celery needs to know of the result backend besides its URL."""
         return _sentinel_options(self.result_backend or self.redis_url)
 
-    def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        return list(self.masked().items())
-
     def masked(self) -> dict[str, str]:
         """The effective settings as text, without passwords and secrets: fit to be printed."""
         shown: dict[str, str] = {}
@@ -236,6 +206,64 @@ class Settings(BaseSettings):
         return shown
 
 
+for _name, _spec in list(vars(Settings).items()):
+    if isinstance(_spec, FieldSpec):
+        Settings.model_fields[_name] = _spec
+
+
+def _known_scheme(value: str, _: Mapping[str, Any]) -> str:
+    schemes = ("redis", "rediss", "unix", "sentinel", "valkey", "valkeys")
+    if urlsplit(value).scheme not in schemes:
+        raise ValueError(f"needs a URL that starts with one of: {', '.join(s + '://' for s in schemes)}")
+    if value.startswith("sentinel://"):
+        sentinel_of(value)
+    return value.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+
+
+def _at_least_one(value: tuple[SerializerName, ...], _: Mapping[str, Any]) -> tuple[SerializerName, ...]:
+    if not value:
+        raise ValueError("at least one is needed. Name some of json, msgpack, pickle")
+    return value
+
+
+def _beside_a_secret(value: tuple[SecretStr, ...], others: Mapping[str, Any]) -> tuple[SecretStr, ...]:
+    if value and others.get("secret_key") is None:
+        raise ValueError("it is set without secret_key, which signs. Set that too, or nothing would be checked")
+    return value
+
+
+def _longer_than_a_beat(value: float, others: Mapping[str, Any]) -> float:
+    interval = others.get("heartbeat_interval", 0.0)
+    if value <= interval:
+        raise ValueError(f"must be longer than heartbeat_interval ({interval:g} s), or every worker seems missing")
+    return value
+
+
+#: What a setting has to be besides what its field says, given the settings before it.
+_CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
+    "redis_url": _known_scheme,
+    "serializers": _at_least_one,
+    "secret_keys_accepted": _beside_a_secret,
+    "heartbeat_timeout": _longer_than_a_beat,
+}
+
+
+def _of_file() -> dict[str, Any]:
+    """What the file says, if one is named and there."""
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    if path is None or not Path(path).is_file():
+        return {}
+    found: dict[str, Any] = importlib.import_module("tomllib").loads(Path(path).read_text("utf-8"))
+    return found
+
+
+def _of_environment(names: Iterable[str]) -> dict[str, str]:
+    """What the environment says of these settings. Large and small letters are the same in a variable's name."""
+    known = {f"{ENV_PREFIX}{name}".upper(): name for name in names}
+    found = {variable.upper(): value for variable, value in os.environ.items()}
+    return {name: found[variable] for variable, name in known.items() if variable in found}
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Reads the settings; ``overrides`` beat the environment.
 
@@ -247,9 +275,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigError(f"{CONFIG_FILE_VARIABLE}={path}: no such file. Unset it or name a TOML file.")
     try:
         return Settings(**overrides)
-    except ValidationError as error:
-        problems = "; ".join(_problem(item["loc"], item["msg"]) for item in error.errors(include_input=False))
-        raise ConfigError(problems) from None
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"Settings cannot be read from {path or 'the environment'}: {error}") from None
 
@@ -358,4 +385,4 @@ def _masked(parts: SplitResult) -> str:
 def _problem(location: tuple[int | str, ...], text: str) -> str:
     name = ".".join(str(part) for part in location)
     variable = str(location[0]) if location else ""
-    return f"Setting {name} ({ENV_PREFIX}{variable.upper()}): {text.removeprefix('Value error, ')}"
+    return f"Setting {name} ({ENV_PREFIX}{variable.upper()}): {text}"

@@ -81,7 +81,7 @@ class WorkflowContext(WorkflowDefinition):
             timeout: seconds after which the run is cancelled and RunTimeoutError raised.
             progress: True shows how it goes, live on a terminal and elsewhere as lines, and at the end a summary. A
                 function is called with each event of the run as it happens.
-            settings: for ``backend="celery"``, and for checkpoints; read from the environment by default.
+            settings: for ``backend="celery"``, for checkpoints and tracing; read from the environment by default.
             feedback: a function, or a `FeedbackHandler`, that is called in this process, in a thread of its own, with
                 each request that a task makes for a person. What it returns answers the request, unless it is None.
             checkpoint_every: take a checkpoint whenever so many more nodes have ended; 0 for never. It costs some time,
@@ -109,7 +109,7 @@ class WorkflowContext(WorkflowDefinition):
                     checkpoint_every=checkpoint_every,
                     checkpoint_to=checkpoint_to,
                     settings=settings,
-                    tracer=self.tracer,
+                    tracer=self._local_tracer(settings),
                 )
                 made(run)
                 result = run.execute(timeout)
@@ -158,7 +158,8 @@ class WorkflowContext(WorkflowDefinition):
             "checkpoint_to": checkpoint_to,
         }
         if backend == "local":
-            given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback, "tracer": self.tracer}
+            given |= {"policy": self.scheduling, "llm": self.llm, "feedback": feedback}
+            given["tracer"] = self._local_tracer(settings)
             with self._shown(start_node, progress) as (tell, made):
                 run = await _module("local_async").execute(self, timeout=timeout, progress=tell, made=made, **given)
                 result = run.result()
@@ -168,6 +169,10 @@ class WorkflowContext(WorkflowDefinition):
         else:
             raise ConfigError(f"Unknown backend '{backend}'. Use 'local' or 'celery'.")
         return (result, run.context) if ret_context else result
+
+    def _local_tracer(self, settings: Settings | None) -> Any:
+        """The workflow's, or the one that the settings want."""
+        return self.tracer if self.tracer is not None else _module("tracing.choosing").of_settings(settings)
 
     @contextlib.contextmanager
     def _shown(
@@ -253,8 +258,8 @@ def workflow(
 
     Args:
         name: how runs, events and errors name it.
-        tracer: what follows its runs: ``OpenTelemetryTracer()`` or ``LangfuseTracer()`` of `graflow_celery.tracing`. Of
-            runs on workers the setting ``tracing`` decides where there is none.
+        tracer: what follows its runs: ``OpenTelemetryTracer()`` or ``LangfuseTracer()`` of `graflow_celery.tracing`.
+            Where there is none the setting ``tracing`` decides.
         scheduling: which of the tasks that are ready goes first: ``"fifo"``, ``"priority"`` or an object with
             ``rank(node)``.
         ship: how the functions of tasks that say nothing of it get to the workers: by name (``"reference"``), whole

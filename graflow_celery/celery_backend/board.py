@@ -73,8 +73,9 @@ class Board:
             self._here[doing.task] = doing
             return
         text = doing.text()
-        if len(text) > SIZE - _TEXT:
-            text = Doing(doing.task).text()
+        if len(text) > SIZE - _TEXT:  # then the message itself says what it is for
+            self.wipe(doing.task)
+            return
         start = self._start(os.getpid())
         _CURRENT.pack_into(self._memory, start + _HEAD.size, doing.current)
         self._memory[start + _TEXT : start + _TEXT + len(text)] = text

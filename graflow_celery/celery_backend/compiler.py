@@ -115,7 +115,7 @@ def members_message(run: RunRef, place: Place, members: Members) -> Message:
         "root_id": run.id,
         "queue": options.queue,
         "priority": options.priority,
-        "argsrepr": f"{plan.name} {members.group}[{members.first}-{last}] #{plan.first}"[:LONGEST_REPR],
+        "argsrepr": label(plan.name, range_of(members.group, members.first, members.count), f"#{plan.first}"),
         "group_id": chord_id(run, plan, members.group),
     }
     added = (members.graph,) if members.graph else ()
@@ -133,7 +133,7 @@ def node_message(run: RunRef, plan: Plan, node: str, attempt: int) -> Message:
         "priority": options.priority,
         "time_limit": options.time_limit,
         "soft_time_limit": options.soft_time_limit,
-        "argsrepr": f"{plan.name} {node} #{attempt}"[:LONGEST_REPR],
+        "argsrepr": label(plan.name, node, f"#{attempt}"),
         **_place_in_chord(run, plan, node),
     }
     return Message(NODE_TASK, (run.id, run.graph, node, attempt, *_added(plan, node)), _present(given))
@@ -149,10 +149,35 @@ def barrier_message(run: RunRef, plan: Plan, group: str) -> Message:
     given = {
         "task_id": barrier_id(run, plan, group),
         "root_id": run.id,
-        "argsrepr": f"{plan.name} {group} barrier"[:LONGEST_REPR],
+        "argsrepr": label(plan.name, group, "barrier"),
         **_place_in_chord(run, plan, group),
     }
     return Message(BARRIER_TASK, (run.id, run.graph, group, *_added(plan, group)), _present(given))
+
+
+def label(workflow: str, node: str, what: str) -> str:
+    """What a row of Flower's shows of a message: ``etl clean #1``. Names that are too long lose their ends; a node's
+    keeps its last characters, which tell members from each other, and ``what`` is always there.
+    """
+    room = LONGEST_REPR - len(what) - 2
+    if len(workflow) + len(node) > room:
+        most = max(room // 2, room - len(node))
+        workflow = workflow if len(workflow) <= most else f"{workflow[: most - 1]}…"
+        left = room - len(workflow)
+        node = node if len(node) <= left else f"{node[: left - 13]}…{node[-12:]}"
+    return f"{workflow} {node} {what}"
+
+
+def range_of(group: str, first: int, count: int) -> str:
+    """How the members of a message that has several are called: ``score[100-199]``."""
+    return f"{group}[{first}-{first + count - 1}]"
+
+
+def workflow_in(text: str, node: str, what: str) -> str:
+    """The workflow that a label of a node names, as far as the label has it."""
+    ends = [len(text) - len(node) - len(what) - 2, *range(1, len(text))]  # the first is right where nothing was cut
+    found = (text[:end] for end in ends if end > 0 and label(text[:end], node, what) == text)
+    return next(found, text)
 
 
 def chord_id(run: RunRef, plan: Plan, group: str) -> str:

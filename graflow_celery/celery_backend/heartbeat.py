@@ -109,6 +109,8 @@ class Heart:
                 self._received += Counter({queue: count for queue, count in received.items() if queue not in read})
             raise
         self._told = read
+        for request in held_requests():
+            request.show_current()
         if not answer.has_leader:
             self._watch.stand()
         if answer.declared:

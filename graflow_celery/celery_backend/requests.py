@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from typing import Any
 import redis
 from billiard.exceptions import WorkerLostError as ProcessLostError
 from celery import Task
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import Ignore, InvalidTaskError
 from celery.worker import state
 from celery.worker.request import Request
 
 from graflow_celery.celery_backend.board import Doing
+from graflow_celery.celery_backend.compiler import range_of, workflow_in
 from graflow_celery.celery_backend.identity import holder_of
+from graflow_celery.celery_backend.rows import Row, are_wanted, events_of, rows_in, told_of
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.sharing import board_of
 from graflow_celery.core.activation import node_of
@@ -44,6 +47,7 @@ class NodeRequest(Request):
     """See the module. ``task.runtime()`` gives the process's runtime."""
 
     task: NodeTask
+    _shown = ("", 0)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Raises InvalidTaskError, for which Celery drops a message: we did not send it.
@@ -107,19 +111,48 @@ class NodeRequest(Request):
         died = isinstance(error, ProcessLostError | SystemExit | KeyboardInterrupt)
         if not died or self._already_cancelled or self._already_revoked:
             super().on_failure(exc_info, send_failed_event, return_ok)
+            if isinstance(error, Ignore):  # of which Celery sends no event
+                self.send_event("task-revoked", terminated=False, signum=None, expired=False)
             return
         state.task_ready(self)
-        reach(Point.CHILD_DIED, self.opening.node)
         cause, current = f"its process {self.worker_pid} on {self.hostname} died", self.current
+        reach(Point.CHILD_DIED, (current or self.opening).node)
         for held in self.held:
             with told():
                 # What was loaded before anything ran is at fault too.
                 at_fault = held == current or (current is None and held == self.opening)
                 self.task.runtime().lose(held, self.holder, cause, at_fault=at_fault)
-        reach(Point.CHILD_REPLACED, self.opening.node)
+        reach(Point.CHILD_REPLACED, (current or self.opening).node)
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """An event of Celery's. That a message ended well is said of its nodes instead, as they ended: see `rows`."""
+        if not are_wanted(self._eventer):
+            return
+        rows = rows_in(fields.get("result")) if type == "task-succeeded" else None
+        if rows is None:
+            super().send_event(type, **fields)
+            return
+        for kind, told in events_of(self.id, self.opening.run, self._workflow, rows, time.time()):
+            self._eventer.send(kind, **told)
+
+    def show_current(self) -> None:
+        """Has Celery's events say which attempt runs now, if it is not the message's own and was not said yet."""
+        current = self.current if are_wanted(self._eventer) else None
+        if current is None or (current.node, current.attempt) == self._shown:
+            return
+        self._shown = (current.node, current.attempt)
+        kind, told = told_of(current.run, self._workflow, Row(*self._shown, "running"), time.time())
+        if told["uuid"] != self.id:
+            self._eventer.send(kind, **told)
+
+    @property
+    def _workflow(self) -> str:
+        opening = self.opening
+        node = opening.node if opening.members is None else range_of(opening.node, *opening.members)
+        return workflow_in(self.argsrepr or "", node, f"#{opening.attempt}")
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         text = "Celery revoked it and ended its process" if terminated else "Celery revoked it before it ran"

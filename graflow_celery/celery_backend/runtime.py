@@ -23,6 +23,7 @@ from graflow_celery.celery_backend.code_check import CodeCheck
 from graflow_celery.celery_backend.dividing import Dividing
 from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.celery_backend.recent import Recent
+from graflow_celery.celery_backend.revoking import revoking
 from graflow_celery.celery_backend.sharing import blob_counts, shared_content
 from graflow_celery.celery_backend.traces import RUNS_KEPT, RunTracers
 from graflow_celery.checkpointing import STORE, codec_of
@@ -99,7 +100,7 @@ class Runtime:
             self.durations, self.kind, self.liveness.processes, settings.batch, settings.max_losses
         )
         self.engine = Engine(self.store, executor(app, self._acknowledge, self.traces.headers, self.dividing), self)
-        self.engine.committed = self.checkpoints.after_commit
+        self.engine.committed = revoking(app, self.checkpoints.after_commit)
         self.engine.tracer = self.traces
         self.losses = Losses(self.engine, self.store.reports, settings.max_losses, random.random, self._stop_stale)
         #: The graphs of the runs that this client submitted and still has.

@@ -12,7 +12,7 @@ from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import RunStatus
 from graflow_celery.errors import BlobMissingError, BlobRejectedError
-from graflow_celery.ports import EventRecord, RunRef
+from graflow_celery.ports import NOTHING, EventRecord, NodeReport, RunRef
 
 if TYPE_CHECKING:
     from graflow_celery.terminal.live import Display
@@ -56,12 +56,17 @@ def shown_by(display: Display, run: RunRef) -> AbstractContextManager[Display]:
 def as_html(runtime: Runtime, run: RunRef) -> str:
     """How the run stands at this moment, for a notebook. Raises RunNotFoundError, BlobMissingError."""
     plan, store = runtime.plan_for(run), runtime.store
-    names = list(plan.nodes)
-    nodes = dict(zip(names, store.reports(run, names), strict=True))
-    failed = [name for name, report in nodes.items() if report is not None and report.state == "failed"]
+    mapped = [spec.id for spec in plan.nodes.values() if spec.map is not None]
+    nodes: dict[str, NodeReport | None]
+    if mapped:
+        nodes = dict(store.records(run))
+    else:
+        nodes = dict(zip(plan.nodes, store.reports(run, list(plan.nodes)), strict=True))
+    items = {name: int(count) for name in mapped if (count := store.input(run, name)) is not NOTHING}
+    failed = [name for name, one in nodes.items() if one is not None and one.state == "failed"]
     errors = {name: one.error or "failed" for name, one in zip(failed, store.outcomes(run, failed), strict=True)}
     notebook = importlib.import_module("graflow_celery.terminal.notebook")
-    made: str = notebook.run_as_html(plan, run.id, store.details(run.id), nodes, errors, time.time())
+    made: str = notebook.run_as_html(plan, run.id, store.details(run.id), nodes, errors, items, time.time())
     return made
 
 

@@ -20,6 +20,7 @@ from graflow_celery.celery_backend.compiler import BARRIER_TASK, NODE_TASK
 from graflow_celery.celery_backend.identity import holder_of
 from graflow_celery.celery_backend.pacer import PACER
 from graflow_celery.celery_backend.requests import NodeRequest
+from graflow_celery.celery_backend.rows import LONGEST_REPORT, Report
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.celery_backend.sharing import board_of
 from graflow_celery.celery_backend.terms import WorkerTerms
@@ -58,6 +59,7 @@ class NodeTask(Task):
     """The Celery task class of nodes. ``runtime`` gives the process's runtime."""
 
     Request = NodeRequest
+    resultrepr_maxsize = LONGEST_REPORT
     runtime: Callable[[], Runtime]
 
 
@@ -65,7 +67,7 @@ def register(app: Celery, runtime: Callable[[], Runtime]) -> None:
     """Adds the engine's tasks to an app; ``runtime`` gives the process's runtime when a task runs."""
 
     @app.task(name=NODE_TASK, bind=True, base=NodeTask, runtime=staticmethod(runtime), **DELIVERY)
-    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int | list[int], added: str = "") -> list[Any]:
+    def node(self: Any, run_id: str, graph: str, node_id: str, attempt: int | list[int], added: str = "") -> Report:
         """One attempt of one node, of the workflow as written or of the graph that holds added tasks; or the first
         attempts of members of a group: the number of the first, and how many. And what follows, if it may run here.
         """
@@ -91,8 +93,8 @@ def _opening(node: str, attempt: int | list[int], added: str) -> tuple[str, int]
     return (node, attempt) if isinstance(attempt, int) else Members(node, attempt[0], attempt[1], added)
 
 
-def _run_shift(here: Runtime, request: Any, run: RunRef, plan: Plan, opening: tuple[str, int] | Members) -> list[Any]:
-    """What a message is for. Returns what each attempt came to, as `Entry.as_list` has it."""
+def _run_shift(here: Runtime, request: Any, run: RunRef, plan: Plan, opening: tuple[str, int] | Members) -> Report:
+    """What a message is for. Returns what each attempt came to."""
     worker = request.hostname or here.where
     COLLECTORS.ensure(here.client, here.keys, here.settings, worker)
     line = Line(board_of(here.app), request.id)
@@ -113,7 +115,7 @@ def _run_shift(here: Runtime, request: Any, run: RunRef, plan: Plan, opening: tu
         reach(Point.NODE_FOLLOWED, entry.node)
     for group in terms.closed:
         reach(Point.BARRIER_FOLLOWED, group)
-    return [entry.as_list() for entry in shift.entries]
+    return Report(shift.entries)
 
 
 @contextmanager

@@ -15,18 +15,16 @@ from typing import Any
 
 import redis
 
-from graflow_celery import tracing
 from graflow_celery.celery_backend.recent import Recent
 from graflow_celery.core.plan import Plan
 from graflow_celery.engine.untraced import UNTRACED_SPAN
 from graflow_celery.errors import ConfigError, ExtraMissingError, GraflowError
 from graflow_celery.ports import Attempt, RunRef, Span
+from graflow_celery.tracing.choosing import TRACERS, made
 from graflow_celery.tracing.following import Follower, Told
 from graflow_celery.tracing.identity import Kind, traceparent_of
 
 RUNS_KEPT = 4096
-#: The tracers that a run or a setting may name.
-TRACERS = {"otel": "OpenTelemetryTracer", "langfuse": "LangfuseTracer"}
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +136,7 @@ class RunTracers:
         return self._tracers[name]
 
     def _made(self, name: str) -> Any:
-        tracer = getattr(tracing, TRACERS[name])()
+        tracer = made(name)
         if self._lost is not None:
             tracer.lost = self._lost
         return tracer

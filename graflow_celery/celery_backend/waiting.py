@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from graflow_celery.errors import (
     StoreUnavailableError,
 )
 from graflow_celery.ports import EventRecord
-from graflow_celery.redis_backend.client import reported, takes_writes
+from graflow_celery.redis_backend.client import patience, reported, takes_writes
 
 #: The events by which those who wait are told. No run's log has them.
 OBSTACLES = frozenset({"store_refuses", "workers_missing"})
@@ -78,3 +80,18 @@ def abandoned(error: StoreUnavailableError, run_id: str, seconds: float) -> Stor
 def in_words(obstacle: EventRecord) -> str:
     """An obstacle for a log line."""
     return str(obstacle["reason"]) if "reason" in obstacle else str(NoWorkerError(obstacle["queues"]))
+
+
+@contextmanager
+def persistent(runtime: Runtime, run_id: str, deadline: float | None) -> Iterator[None]:
+    """Waits in the block for a server that is away: for ``reconnect_timeout``, but not beyond the deadline.
+
+    ``deadline``: by the monotonic clock, in seconds.
+    """
+    most = runtime.settings.reconnect_timeout
+    left = most if deadline is None else min(most, max(1.0, deadline - time.monotonic()))
+    try:
+        with patience(left):
+            yield
+    except StoreUnavailableError as error:
+        raise abandoned(error, run_id, left) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import click
@@ -11,13 +10,9 @@ from rich.text import Text
 from graflow_celery.cli import render
 from graflow_celery.cli.interruption import exit_code_of, terminable
 from graflow_celery.core.activation import item_of, node_of
-from graflow_celery.core.state import RunStatus
-from graflow_celery.redis_backend.client import connect
-from graflow_celery.redis_backend.log_stream import Line, LogReader
-from graflow_celery.runs import client_runtime
+from graflow_celery.redis_backend.log_stream import Line
+from graflow_celery.runs import Run
 
-#: Seconds that a look waits for news.
-SLICE = 1.0
 _STYLES = {"WARNING": "warn", "ERROR": "error", "CRITICAL": "error"}
 
 
@@ -32,7 +27,7 @@ def logs(run_id: str, node: str | None, follow: bool, as_json: bool) -> int:
     told = False
     try:
         with terminable():
-            for line in _lines(run_id) if follow else sorted(_lines(run_id, to_end=False), key=_at):
+            for line in Run.get(run_id).logs(follow):
                 told = True
                 if node is None or node in _names(str(line.get("node", ""))) or "dropped" in line:
                     render.say_json({"run": run_id, **line}) if as_json else _tell(line)
@@ -44,32 +39,6 @@ def logs(run_id: str, node: str | None, follow: bool, as_json: bool) -> int:
             kind="warning",
         )
     return 0
-
-
-def _at(line: Line) -> float:
-    """When a line was written, by its worker's clock: processes send theirs a few times a second, each by itself."""
-    return float(line.get("at", 0.0))
-
-
-def _lines(run_id: str, *, to_end: bool = True) -> Iterator[Line]:
-    """The run's lines as they come: to its end, or as far as they are there. Raises RunNotFoundError."""
-    runtime = client_runtime()
-    key = runtime.keys.run(run_id).logs
-    over = _is_over(run_id)
-    reader = LogReader(connect(runtime.settings.redis_url, block=SLICE), key)
-    while True:
-        lines = reader.read(SLICE if to_end and not over else None)
-        yield from lines
-        if not lines:
-            if over or not to_end:
-                return
-            # Lines come a little later than the end: one more look after it.
-            over = _is_over(run_id)
-            yield from reader.read(SLICE) if over else ()
-
-
-def _is_over(run_id: str) -> bool:
-    return RunStatus(client_runtime().store.details(run_id)["status"]).is_terminal
 
 
 def _names(key: str) -> tuple[str, ...]:

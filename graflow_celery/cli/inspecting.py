@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,8 @@ from graflow_celery.terminal.progress import ProgressModel, steps
 from graflow_celery.terminal.wording import duration, first_line
 
 ERRORS_TOLD = 10
+#: Lines of nodes: of more, those are told of that failed or go on, and how many others there are.
+NODES_TOLD = 200
 
 
 @click.command()
@@ -175,7 +177,9 @@ def _nodes(run: Run) -> dict[str, dict[str, Any]]:
 def _node_rows(plan: Plan, nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str | Text]]:
     """The nodes that are in no group, below each the tasks that it added; of a group, how its members stand."""
     members, added = _members(plan, nodes)
-    for name in steps(plan):
+    names = steps(plan)
+    told = chosen(names, {name: nodes[name]["state"] for name in names})
+    for name in told:
         node = nodes[name]
         if plan[name].is_group:
             yield _group_row(name, node, members[name])
@@ -187,6 +191,16 @@ def _node_rows(plan: Plan, nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[l
             yield [name, Text(state, style=render.style_of(state)), took, attempt, str(node.get("worker", ""))]
         for key in added.get(name, ()):
             yield _group_row(f"  + added by {name}", nodes[key], members[key])
+    if len(told) < len(names):
+        others = Counter(nodes[name]["state"] for name in set(names).difference(told))
+        yield [f"... and {len(names) - len(told):,} more", "", "", "", f"{_counts(others)}; all of them: --json"]
+
+
+def chosen(names: Sequence[str], states: Mapping[str, str]) -> list[str]:
+    """The nodes to tell of, in their order: all if they are few, else those that failed, then those that go on."""
+    ranks = {"failed": 0, "running": 1, "queued": 1, "waiting": 3}
+    ranked = sorted(range(len(names)), key=lambda index: ranks.get(states[names[index]], 2))
+    return [names[index] for index in sorted(ranked[:NODES_TOLD])]
 
 
 def _members(
@@ -219,8 +233,12 @@ def _group_row(name: str, node: Mapping[str, Any], states: Mapping[str, int]) ->
         Text(state, style=render.style_of(state)),
         took,
         "",
-        ", ".join(f"{n:,} {one}" for one, n in sorted(states.items(), key=lambda item: (-item[1], item[0]))),
+        _counts(states),
     ]
+
+
+def _counts(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {one}" for one, n in sorted(states.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _error_rows(errors: Mapping[str, str]) -> Iterator[list[str | Text]]:

@@ -35,7 +35,7 @@ def encode_exception(error: BaseException, *, allow_pickle: bool, codec: ValueCo
     record: dict[str, Json] = {
         "type": qualified_name(type(error)),
         "message": _message(error),
-        "traceback": _traceback(error),
+        "traceback": traceback_text(error),
     }
     arguments = _plain_arguments(error)
     if arguments is not None:
@@ -162,7 +162,7 @@ def _from_pickle(text: str, codec: ValueCodec | None) -> BaseException | None:
 # --- the traceback ------------------------------------------------------------------------------------------
 
 
-def _traceback(error: BaseException) -> str:
+def traceback_text(error: BaseException) -> str:
     """The traceback as Python prints it, from the user's code on; a very long one loses its middle."""
     told = traceback.TracebackException.from_exception(error)
     for part in _chain(told):

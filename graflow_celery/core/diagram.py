@@ -9,26 +9,25 @@ from graflow_celery.core.expr import ParallelGroup
 from graflow_celery.core.graph import TaskGraph
 from graflow_celery.core.mapping import MappedTask
 
+#: Lines are indented no deeper: of groups that stand a thousand deep, most of the text would be blanks.
+DEEPEST = 40
+#: A node, how deep it is drawn, and whether a group's members have been told of: then it only has to be closed.
+Visit = tuple[str, int, bool]
+
 
 def to_mermaid(graph: TaskGraph) -> str:
     """A Mermaid flowchart, groups as subgraphs."""
     names = {node_id: f"n{index}" for index, node_id in enumerate(graph.nodes)}
     lines = ["flowchart LR"]
-
-    def draw(node_id: str, indent: str) -> Iterator[str]:
-        node = graph.get_node(node_id)
-        label = node_id.replace('"', "#quot;")
-        if isinstance(node, ParallelGroup):
-            yield f'{indent}subgraph {names[node_id]}["{label}"]'
-            for member in node.member_ids:
-                yield from draw(member, indent + "    ")
-            yield f"{indent}end"
+    for node_id, depth, closes in _visits(graph):
+        node, indent, label = graph.get_node(node_id), "    " * (depth + 1), node_id.replace('"', "#quot;")
+        if closes:
+            lines.append(f"{indent}end")
+        elif isinstance(node, ParallelGroup):
+            lines.append(f'{indent}subgraph {names[node_id]}["{label}"]')
         else:
             left, right = ("[[", "]]") if isinstance(node, MappedTask) else ("[", "]")
-            yield f'{indent}{names[node_id]}{left}"{label}"{right}'
-
-    for node_id in _outermost(graph):
-        lines += draw(node_id, "    ")
+            lines.append(f'{indent}{names[node_id]}{left}"{label}"{right}')
     lines += [f"    {names[source]} --> {names[target]}" for source, target in graph.edges]
     return "\n".join(lines) + "\n"
 
@@ -36,22 +35,17 @@ def to_mermaid(graph: TaskGraph) -> str:
 def to_dot(graph: TaskGraph, name: str = "workflow") -> str:
     """A Graphviz digraph, groups as clusters."""
     lines = [f"digraph {_quoted(name)} {{", "  rankdir=LR; compound=true;", "  node [shape=box, style=rounded];"]
-
-    def draw(node_id: str, indent: str) -> Iterator[str]:
-        node = graph.get_node(node_id)
-        if isinstance(node, ParallelGroup):
-            yield f"{indent}subgraph {_quoted('cluster_' + node_id)} {{"
-            yield f"{indent}  label={_quoted(node_id)};"
-            yield f"{indent}  {_quoted(node_id)} [shape=point];"
-            for member in node.member_ids:
-                yield from draw(member, indent + "  ")
-            yield f"{indent}}}"
+    for node_id, depth, closes in _visits(graph):
+        node, indent = graph.get_node(node_id), "  " * (depth + 1)
+        if closes:
+            lines.append(f"{indent}}}")
+        elif isinstance(node, ParallelGroup):
+            lines.append(f"{indent}subgraph {_quoted('cluster_' + node_id)} {{")
+            lines.append(f"{indent}  label={_quoted(node_id)};")
+            lines.append(f"{indent}  {_quoted(node_id)} [shape=point];")
         else:
             shape = " [shape=box3d]" if isinstance(node, MappedTask) else ""
-            yield f"{indent}{_quoted(node_id)}{shape};"
-
-    for node_id in _outermost(graph):
-        lines += draw(node_id, "  ")
+            lines.append(f"{indent}{_quoted(node_id)}{shape};")
     lines += [f"  {_quoted(source)} -> {_quoted(target)};" for source, target in graph.edges]
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -59,23 +53,31 @@ def to_dot(graph: TaskGraph, name: str = "workflow") -> str:
 def to_text(graph: TaskGraph) -> str:
     """One line a node, in order, members of groups indented, with what comes after each."""
     lines: list[str] = []
-
-    def draw(node_id: str, indent: str) -> None:
-        node = graph.get_node(node_id)
+    for node_id, depth, closes in _visits(graph):
+        if closes:
+            continue
+        node, indent = graph.get_node(node_id), "  " * depth
         after = graph.successors(node_id)
         arrow = f"  ->  {', '.join(after)}" if after else ""
         if isinstance(node, MappedTask):
             lines.append(f"{indent}{node_id}: one member for each item{arrow}")
         elif isinstance(node, ParallelGroup):
             lines.append(f"{indent}{node_id}: group of {len(node.tasks)}{arrow}")
-            for member in node.member_ids:
-                draw(member, indent + "  ")
         else:
             lines.append(f"{indent}{node_id}{arrow}")
-
-    for node_id in _outermost(graph):
-        draw(node_id, "")
     return "\n".join(lines) + "\n"
+
+
+def _visits(graph: TaskGraph) -> Iterator[Visit]:
+    """Every node, each group before and after its members. No recursion: groups may stand deep in one another."""
+    pending: list[Visit] = [(node_id, 0, False) for node_id in reversed(_outermost(graph))]
+    while pending:
+        node_id, depth, closes = visit = pending.pop()
+        yield visit
+        node = graph.get_node(node_id)
+        if isinstance(node, ParallelGroup) and not closes:
+            pending.append((node_id, depth, True))
+            pending += [(member, min(depth + 1, DEEPEST), False) for member in reversed(node.member_ids)]
 
 
 def _outermost(graph: TaskGraph) -> list[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 from graflow_celery.core.definition import current_definition
 from graflow_celery.core.graph import TaskGraph
+from graflow_celery.core.parts import Parts
 from graflow_celery.core.policy import GroupPolicy, StrictGroupPolicy, as_policy
 from graflow_celery.errors import DuplicateTaskError, EmptyGroupError, GraphCompilationError
 
@@ -35,9 +37,22 @@ class Executable(ABC):
     def rightmost(self) -> Executable:
         return self
 
-    @abstractmethod
     def register(self, graph: TaskGraph) -> None:
-        """Puts it, what is inside of it and its inner edges into a graph. Repeating that changes nothing."""
+        """Puts it, what is inside of it and its inner edges into a graph. Repeating that changes nothing.
+
+        However deep groups stand in groups, it takes no more of Python's stack.
+        """
+        pending = [self._registering(graph)]
+        while pending:
+            part = next(pending[-1], None)
+            if part is None:
+                pending.pop()
+            else:
+                pending.append(part._registering(graph))
+
+    @abstractmethod
+    def _registering(self, graph: TaskGraph) -> Iterator[Executable]:
+        """Puts it into a graph; gives first, one after the other, the parts that have to be there before."""
 
     def __rshift__(self, other: Executable) -> SequentialTask:
         """``self >> other``: other runs after self."""
@@ -69,10 +84,18 @@ class SequentialTask(Executable):
     def __init__(self, tasks: Sequence[Executable]) -> None:
         if not tasks:
             raise GraphCompilationError("A chain needs at least one task.")
-        steps: list[Executable] = []
-        for item in tasks:
-            steps += item.tasks if isinstance(item, SequentialTask) else (item,)
-        self.tasks: tuple[Executable, ...] = tuple(steps)
+        steps: Parts[Executable] = Parts()
+        for number, item in enumerate(tasks):
+            if isinstance(item, SequentialTask):
+                steps = steps.plus(item._steps) if number else item._steps
+            else:
+                steps = steps.plus((item,))
+        self._steps: Parts[Executable] = steps
+
+    @property
+    def tasks(self) -> tuple[Executable, ...]:
+        """Its tasks and groups, in order."""
+        return tuple(self._steps)
 
     @classmethod
     def joining(cls, first: Executable, then: Executable) -> Self:
@@ -92,29 +115,28 @@ class SequentialTask(Executable):
 
     @property
     def leftmost(self) -> Executable:
-        return self.tasks[0]
+        return self._steps[0]
 
     @property
     def rightmost(self) -> Executable:
-        return self.tasks[-1]
+        return self._steps[-1]
 
-    def register(self, graph: TaskGraph) -> None:
-        for step in self.tasks:
-            step.register(graph)
-        for source, target in zip(self.tasks, self.tasks[1:], strict=False):
+    def _registering(self, graph: TaskGraph) -> Iterator[Executable]:
+        yield from self._steps
+        for source, target in pairwise(self._steps):
             graph.add_edge(source.task_id, target.task_id)
 
     def __len__(self) -> int:
-        return len(self.tasks)
+        return len(self._steps)
 
     def __getitem__(self, index: int) -> Executable:
-        return self.tasks[index]
+        return self._steps[index]
 
     def __iter__(self) -> Iterator[Executable]:
-        return iter(self.tasks)
+        return iter(self._steps)
 
     def __repr__(self) -> str:
-        return f"SequentialTask([{' >> '.join(step.task_id for step in self.tasks)}])"
+        return f"SequentialTask([{' >> '.join(step.task_id for step in self._steps)}])"
 
 
 class ParallelGroup(Executable):
@@ -134,14 +156,14 @@ class ParallelGroup(Executable):
         batch: int | None = None,
         register_to_context: bool = True,
     ) -> None:
-        self.tasks = tuple(tasks)
+        self._parts: Parts[Executable] = tasks if isinstance(tasks, Parts) else Parts(tasks)
         self.timeout = checked_timeout(timeout, name or "(unnamed)")
         self.batch = checked_batch(batch, name or "(unnamed)")
         self._name = name
         self.policy: GroupPolicy = as_policy(policy)
         self.backend: str | None = None
         self.backend_config: Mapping[str, Any] = {}
-        if not self.tasks:
+        if not self._parts:
             raise EmptyGroupError(name or "(unnamed)")
         if register_to_context:
             self._attach()
@@ -150,21 +172,35 @@ class ParallelGroup(Executable):
     def of(cls, *operands: Executable) -> ParallelGroup:
         """All operands side by side. One that is a group itself, unnamed and not yet wired, is extended, not nested."""
         definition = current_definition()
-        members: list[Executable] = []
+        members: Parts[Executable] = Parts()
+        new: list[Executable] = []  # what is not in the graph yet, as far as is known
         policy: GroupPolicy = StrictGroupPolicy()
         timeout: float | None = None
         batch: int | None = None
-        for operand in operands:
+        for number, operand in enumerate(operands):
             if not isinstance(operand, ParallelGroup) or not operand.is_open:
-                members.append(operand)
+                members = members.plus((operand,))
+                new.append(operand)
                 continue
-            members += operand.tasks
+            members = members.plus(operand._parts) if number else operand._parts
             policy = policy if operand.policy == StrictGroupPolicy() else operand.policy
             timeout = operand.timeout if timeout is None else timeout
             batch = operand.batch if batch is None else batch
             if definition is not None and definition.graph.nodes.get(operand.task_id) is operand:
                 definition.graph.remove_node(operand.task_id)
-        return cls(members, policy=policy, timeout=timeout, batch=batch)
+            else:
+                new += operand._parts
+        made = cls(members, policy=policy, timeout=timeout, batch=batch, register_to_context=False)
+        if definition is not None:
+            for member in new:
+                member.register(definition.graph)
+            definition.graph.add_node(made)
+        return made
+
+    @property
+    def tasks(self) -> tuple[Executable, ...]:
+        """Its members, in order."""
+        return tuple(self._parts)
 
     @property
     def is_open(self) -> bool:
@@ -181,17 +217,18 @@ class ParallelGroup(Executable):
     def task_id(self) -> str:
         if self._name is not None:
             return self._name
-        ids = [member.task_id for member in self.tasks]
-        joined = "|".join(ids)
-        if len(joined) <= LONGEST_GROUP_NAME:
-            return joined
-        return f"{ids[0][:20]}|...|{ids[-1][:20]}({len(ids)})"
+        count = len(self._parts)
+        if count <= LONGEST_GROUP_NAME:  # of more, the signs between them alone are longer
+            joined = "|".join(member.task_id for member in self._parts)
+            if len(joined) <= LONGEST_GROUP_NAME:
+                return joined
+        return f"{self._parts[0].task_id[:20]}|...|{self._parts[-1].task_id[:20]}({count})"
 
     @property
     def member_ids(self) -> tuple[str, ...]:
         inside: list[str] = []
-        for member in self.tasks:
-            steps = member.tasks if isinstance(member, SequentialTask) else (member,)
+        for member in self._parts:
+            steps = member if isinstance(member, SequentialTask) else (member,)
             inside += [step.task_id for step in steps]
         return tuple(inside)
 
@@ -231,14 +268,13 @@ class ParallelGroup(Executable):
             self.batch = checked_batch(batch, self.task_id)
         return self
 
-    def register(self, graph: TaskGraph) -> None:
+    def _registering(self, graph: TaskGraph) -> Iterator[Executable]:
         present = graph.nodes.get(self.task_id)
         if present is self:
             return
         if present is not None:
             raise DuplicateTaskError(self.task_id)
-        for member in self.tasks:
-            member.register(graph)
+        yield from self._parts
         graph.add_node(self)
 
     def __repr__(self) -> str:

@@ -112,7 +112,7 @@ def _exits(group: ParallelGroup) -> list[str]:
 
 
 def _steps(member: Executable) -> Iterable[Executable]:
-    return member.tasks if isinstance(member, SequentialTask) else (member,)
+    return member if isinstance(member, SequentialTask) else (member,)
 
 
 def _check_edges(graph: TaskGraph, scopes: _Scopes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from graflow_celery.core.expr import Executable, checked_batch, checked_timeout
@@ -76,7 +76,11 @@ class MappedTask(Executable):
             self.batch = checked_batch(batch, self.task_id)
         return self
 
-    def register(self, graph: TaskGraph) -> None:
+    def _registering(self, graph: TaskGraph) -> Iterator[Executable]:
+        self._put(graph)
+        return iter(())
+
+    def _put(self, graph: TaskGraph) -> None:
         present = graph.nodes.get(self.task_id)
         if present is self:
             return

@@ -5,6 +5,7 @@ Only what is in no group has a box of its own; a group's box says how many membe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -92,9 +93,9 @@ def _places(plan: Plan, boxes: Sequence[NodeSpec]) -> tuple[dict[str, Point], di
 def _columns(plan: Plan, boxes: Sequence[NodeSpec]) -> dict[str, int]:
     columns = dict.fromkeys((node.id for node in boxes), 0)
     waits = {node.id: node.needs for node in boxes}
-    ready = [plan.start]
+    ready = deque([plan.start])
     while ready:
-        name = ready.pop(0)
+        name = ready.popleft()
         for successor in plan[name].successors:
             columns[successor] = max(columns[successor], columns[name] + 1)
             waits[successor] -= 1

@@ -193,6 +193,11 @@ class Plan:
         return True
 
     @property
+    def own(self) -> Mapping[str, NodeSpec]:
+        """The nodes that ``graph`` holds, without those of the graph that it adds them to."""
+        return self.nodes.maps[0] if isinstance(self.nodes, ChainMap) else self.nodes
+
+    @property
     def sinks(self) -> tuple[str, ...]:
         """Nodes outside of groups after which nothing follows."""
         return tuple(

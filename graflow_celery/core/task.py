@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, overload
 
 from graflow_celery.core.definition import current_definition
@@ -51,8 +51,9 @@ class Task(Executable):
     def task_id(self) -> str:
         return self._task_id
 
-    def register(self, graph: TaskGraph) -> None:
+    def _registering(self, graph: TaskGraph) -> Iterator[Executable]:
         graph.add_node(self)
+        return iter(())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._task_id})"

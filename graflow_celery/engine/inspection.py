@@ -89,6 +89,7 @@ class Inspection:
         self._clock = now
         self._now = 0.0
         self._living: Mapping[str, Lease] = {}
+        self._has: dict[str, Holding] = {}
         self._dead: Mapping[str, str] = {}
         self._crew: _Crew | None = None
         self._left: dict[str, float] = {}
@@ -105,6 +106,7 @@ class Inspection:
             self._now = self._clock()
             holders = {report.holder for report in nodes if report.holder}
             self._living = self._workforce.living(holders.difference(self._dead))
+            self._has = {worker: Holding({worker: lease.held}) for worker, lease in self._living.items()}
             self._crew = None
             self._left = {}
             self._stalled = {run: told for run, told in self._stalled.items() if self._now - told[0] < VOUCHED}
@@ -155,7 +157,7 @@ class Inspection:
             if age > self._patience.timeout or report.holder in self._dead:
                 cause = f"{self._dead.get(report.holder) or f'worker {report.worker} is gone'} while it ran this"
                 found.count(self._losses.lost(run, place.plan, place.key, report, cause))
-        elif not Holding({report.holder: lease.held}).has(run.id, place, report.attempt):
+        elif not self._has[report.holder].has(run.id, place, report.attempt):
             if age - lease.age > self._patience.interval:
                 cause = f"worker {lease.name} lives, and does not run it any more"
                 found.count(self._losses.returned(run, place.plan, place.key, report, cause))
@@ -176,14 +178,14 @@ class Inspection:
     def _group(self, run: RunRef, place: Place, report: NodeReport, found: _Findings) -> None:
         """The first members of an open group, whose messages were sent together and which have no records before they
         begin. The group is done when all have."""
-        members = self._first_members(run, place)
-        if members is None:
-            return
-        queues = set(members.values())
+        queues = self._first_queues(place)
         left = {queue for queue in queues if self._has_left(queue, report.started)}
-        if queues and not left:
+        if queues and not left and self._is_counted(run, place):
             found.queues |= queues
             found.soon += [place.key] if any(map(self._turnover.is_close, queues)) else []
+            return
+        members = self._first_members(run, place)
+        if members is None:
             return
         records = zip(members.items(), self._ledger.reports(run, list(members)), strict=True)
         waiting = {member: queue for (member, queue), record in records if record is None}
@@ -196,6 +198,16 @@ class Inspection:
             found.done.append(place.key)
         elif held.issuperset(waiting.keys() - lost.keys()):
             found.vouched.append(place.key)
+
+    def _first_queues(self, place: Place) -> set[str]:
+        """Where the first members wait, without a look at each one's key: a group may have a hundred thousand."""
+        if place.spec.map is not None:
+            return {self._queue_of(place.spec)}
+        return {self._queue_of(spec) for entry in place.spec.entries if not (spec := place.plan[entry]).is_group}
+
+    def _is_counted(self, run: RunRef, place: Place) -> bool:
+        """Whether it is known how many first members there are; of a mapped task it may not be yet, or be none."""
+        return place.spec.map is None or self._ledger.input(run, place.key) not in (NOTHING, 0)
 
     def _first_members(self, run: RunRef, place: Place) -> dict[str, str] | None:
         """The queue of each; None if they are not known yet."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from graflow_celery.codec.exceptions import traceback_text
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, graph_of
 from graflow_celery.core.events import NodeReturned, NodeSucceeded, StepsExceeded
@@ -23,7 +24,7 @@ from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Emission, Leave, NodeState, Transition
 from graflow_celery.engine.known import Knowledge, Known
-from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names, run_attempt
+from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.terms import Entry, Terms
 from graflow_celery.errors import GraflowError, UnavailableError
@@ -103,7 +104,9 @@ class Shift:
     entries: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._began = self._asked_at = self._since = self.clock()
+        self._asked_at = self._since = self.clock()
+        #: When the first attempt began: a process that is new takes its time to load code.
+        self._began: float | None = None
         self._waiting: deque[_Job] = deque()
         self._granted: deque[_Job] = deque()
         self._pending: list[_Pending] = []
@@ -146,19 +149,30 @@ class Shift:
             if not self._granted or len(self._pending) >= SLICE or self.clock() - self._asked_at > FRESH:
                 return None
             self._current, self._since = self._granted.popleft(), self.clock()
+            self._began = self._began or self._since
             return self._current
 
     def _run(self, job: _Job) -> None:
         with self.terms.begins(job.attempt):
             if job.code is None or job.begun is None:
-                applied = run_attempt(self.engine, job.attempt, job.host)
+                attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._at_once, job))
+                applied = finished(attempt.steps(), job.host.run_coroutine)
             else:
                 attempt = AttemptRun(self.engine, job.attempt, job.host, partial(self._collect, job), job.known.place)
                 applied = finished(attempt.run(job.code, job.begun), job.host.run_coroutine)
         with self.lock:
             seconds, self._current = self.clock() - self._since, None
-            if applied is not _PENDING:  # the store knows already
-                self.entries.append(Entry(job.attempt.node, job.attempt.number, _state(None, applied), "", seconds))
+            if applied.stale:
+                self._note(job, None, Outcome(duration=seconds), applied)
+
+    def _at_once(self, job: _Job, end: End) -> Applied:
+        """Commits an attempt's end, with all that follows. Raises SerializationError: it cannot be stored."""
+        transition = self.engine.scheduler.decide(end.plan, end.event)
+        applied = self.engine.deliver(self.run, end.plan, end.event, end.outcome, end.committed)
+        if not applied.stale:
+            with self.lock:
+                self._note(job, transition, end.outcome, applied)
+        return applied
 
     def _collect(self, job: _Job, end: End) -> Applied:
         """Keeps an attempt's end until the store is asked next. Raises SerializationError: it cannot be stored."""
@@ -179,7 +193,7 @@ class Shift:
 
     def _go_on(self, job: _Job, transition: Transition, change: Change, end: End) -> None:
         """Takes on what surely follows from an attempt alone, if it may run here."""
-        if transition.becomes is not NodeState.SUCCEEDED or self.clock() - self._began > TURN:
+        if transition.becomes is not NodeState.SUCCEEDED or self._is_over:
             return
         found = [*transition.emissions, *(emission for item in transition.arrivals for emission in item.then)]
         command = found[0].command if len(found) == 1 and not found[0].delay else None
@@ -226,7 +240,7 @@ class Shift:
     def _exchange(self) -> bool:
         """Commits what has ended, and asks for leave for what comes next. False: there is nothing left to do."""
         with self.lock:
-            if self.clock() - self._began > TURN:
+            if self._is_over:
                 self._pass_on()
             self._granted = deque(self._pending_leave(self._granted))
             for job in self._slice():
@@ -252,12 +266,16 @@ class Shift:
         chosen: list[_Job] = []
         room = FRESH - sum(self._cost(job) for job in self._granted)
         while len(chosen) + len(self._pending) < SLICE and room > 0:
+            rest = self._rest
             job = self._waiting.popleft() if self._waiting else self._next_member()
             if job is None:
                 break
             cost = self._cost(job)
             if (chosen or self._granted) and cost > room:
-                self._waiting.appendleft(job)
+                if rest is self._rest:
+                    self._waiting.appendleft(job)
+                else:  # it stays with the rest, of which others know that it is here
+                    self._rest = rest
                 break
             room -= cost
             if self._load(job):
@@ -299,7 +317,7 @@ class Shift:
     def _answered(self, item: _Pending, answer: Answer) -> None:
         job = item.job
         if isinstance(answer, GraflowError):
-            AttemptRun(self.engine, job.attempt, job.host).failed(answer)
+            AttemptRun(self.engine, job.attempt, job.host, partial(self._at_once, job)).failed(answer)
         elif isinstance(answer, Begun) and answer.leave.max_steps is not None:
             self.engine.end(self.run, StepsExceeded(answer.leave.max_steps))
         elif isinstance(answer, Begun) and job.assumed:
@@ -325,13 +343,24 @@ class Shift:
         end.committed(applied)
         self.engine.committed(self.run, end.plan, transition, applied)
         self.engine.told(self.run, applied)
-        state = _state(transition, applied)
-        self.entries.append(Entry(job.attempt.node, job.attempt.number, state, transition.reason, outcome.duration))
+        self._note(job, transition, outcome, applied)
         if applied.stale:
             if job.then is not None:  # nothing leads to it
                 self._drop(job.then)
             return []
         return [(end.plan, emission) for emission in applied.emissions if emission.command not in self._taken]
+
+    def _note(self, job: _Job, transition: Transition | None, outcome: Outcome, applied: Applied) -> None:
+        raised = None if applied.stale else outcome.error
+        entry = Entry(
+            job.attempt.node,
+            job.attempt.number,
+            _state(transition, applied),
+            "" if transition is None else transition.reason,
+            outcome.duration,
+            "" if raised is None else traceback_text(raised),
+        )
+        self.entries.append(entry)
 
     def _follow(self, found: list[tuple[Plan, Emission]]) -> None:
         """Carries out what commits queued: here, where that may be, or by whoever does."""
@@ -364,7 +393,7 @@ class Shift:
     def _takes(self, plan: Plan, emission: Emission) -> bool:
         """Takes on a node or group that is ready, if it may run here."""
         command = emission.command
-        if self.clock() - self._began > TURN or emission.delay or graph_of(command) != plan.graph:
+        if self._is_over or emission.delay or graph_of(command) != plan.graph:
             return False
         if isinstance(command, DispatchNode) and self._goes_on(plan, command):
             self._waiting.append(self._follower(plan, command))
@@ -385,6 +414,11 @@ class Shift:
             self._rest = Members(command.group, 1, len(place.spec.entries) - 1, command.graph)
 
     # ------------------------------------------------------------------------------------ giving way
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether its turn is: what is left is for whoever comes next."""
+        return self._began is not None and self.clock() - self._began > TURN
 
     @property
     def busy(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied
@@ -54,13 +54,11 @@ class Terms(Protocol):
 
 @dataclass(slots=True)
 class Entry:
-    """What an attempt came to, for whoever lists the worker's tasks."""
+    """What an attempt came to, for whoever lists the worker's tasks. ``traceback``: of what was raised, if it was."""
 
     node: str
     attempt: int
     state: str
     reason: str
     seconds: float
-
-    def as_list(self) -> list[Any]:
-        return [self.node, self.attempt, self.state, self.reason, round(self.seconds, 6)]
+    traceback: str = ""

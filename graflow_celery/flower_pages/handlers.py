@@ -103,9 +103,14 @@ class Data(Handler):
         error = kwargs.get("exc_info", (None, None))[1]
         said = error.get_message() if isinstance(error, web.HTTPError) else ""
         self.set_status(status_code)
-        if status_code == 401:
+        if status_code == 401 and self.application.options.basic_auth:
             self.set_header("WWW-Authenticate", 'Basic realm="flower"')
         self.finish({"error": said or self._reason})
+
+    def prepare(self) -> None:
+        """Who asks for data is not sent to a page to log in, as a script cannot follow to another site."""
+        if self.current_user is None:
+            raise web.HTTPError(401, "You are not logged in any more. Reload the page to log in.")
 
     async def answer(self, asked: Any, *args: Any, **kwargs: Any) -> None:
         """Calls a blocking function and writes what it returns, or what went wrong."""

@@ -22,6 +22,7 @@ from graflow_celery.errors import BlobMissingError, BlobRejectedError, UnknownNo
 from graflow_celery.ports import EventRecord, NodeReport, RunRef
 from graflow_celery.redis_backend.catalog import RunCatalog
 from graflow_celery.redis_backend.events import parse
+from graflow_celery.redis_backend.progress import progress
 from graflow_celery.runs import Run
 
 RUNS_PER_PAGE = 25
@@ -31,7 +32,6 @@ EVENTS_PER_ANSWER = 5_000
 LONGEST_REASON = 500
 LONGEST_TRACEBACK = 50_000
 _CURSOR = re.compile(r"\d{1,20}-\d{1,20}")
-_COUNTS = ("tasks", "succeeded", "failed", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _summary(run_id: str, details: Mapping[str, str]) -> dict[str, Any]:
         "reason": details.get("reason", "")[:LONGEST_REASON],
         "started": int(details["started"]) / 1000,
         "finished": int(details["finished"]) / 1000 if "finished" in details else None,
-        **{name: int(details.get(name, 0)) for name in _COUNTS},
+        **progress(details),
     }
 
 

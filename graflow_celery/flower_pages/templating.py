@@ -1,4 +1,4 @@
-"""Flower's templates and ours, and what we put into two of Flower's: a tab, and a link from a task to its run."""
+"""Flower's templates and ours, and what we put into three of Flower's: a tab, and links from tasks to their runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ _TAB = """<li class="nav-item">
         </li>
       """
 _LINK = """{% if (task.name or '').startswith('graflow.') and getattr(task, 'root_id', None) %}
-<p class="page-section mb-0">
-  <a id="pipeline-link" href="{{ reverse_url('pipeline', task.root_id) }}">Run {{ task.root_id }} in Pipelines</a>
-</p>
+<a id="pipeline-link" class="btn btn-outline-secondary" title="Run {{ task.root_id }}"
+  href="{{ reverse_url('pipeline', task.root_id) }}">Run in Pipelines</a>
 {% end %}"""
+_SCRIPT = """{% block extra_scripts %}
+<span id="tasks-of-runs" data-run="{{ reverse_url('pipeline', '-') }}" hidden></span>
+<script type="module" src="{{ reverse_url('pipelines-static', 'tasks.js') }}"></script>
+{% end %}
+"""
 #: Template of Flower's -> what ours goes before or after there, and ours. One that has changed stays as it is.
 ADDED = {
     "navbar.html": ("</ul>", _TAB + "</ul>"),
-    "task.html": ("{% block container %}", "{% block container %}" + _LINK),
+    "tasks.html": ("{% block container %}", _SCRIPT + "{% block container %}"),
+    "task.html": ('<div class="detail-actions">', '<div class="detail-actions">' + _LINK),
 }
 
 

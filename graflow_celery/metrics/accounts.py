@@ -11,7 +11,6 @@ from functools import partial
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.place import Place
-from graflow_celery.core.plan import Plan
 from graflow_celery.errors import BlobMissingError, BlobRejectedError
 from graflow_celery.metrics.counting import Around, Field, Labels, Progress, RunCount
 from graflow_celery.ports import RunRef
@@ -96,24 +95,26 @@ class Accounts:
         run = RunRef(news.run, news.graph)
         if not news.entries or not news.graph or run.hash in self._unreadable:
             return _nowhere
+        return partial(self._place, run, news.workflow)
+
+    def _place(self, run: RunRef, workflow: str, key: str, graph: str) -> tuple[str, bool] | None:
+        if run.hash in self._unreadable or graph in self._unreadable:
+            return None
         try:
-            return partial(_around, self._runtime.plan_for(run))
+            plan = self._runtime.plan_for(run, graph)
         except (BlobMissingError, BlobRejectedError) as error:
-            self._unreadable.add(run.hash)
-            logger.warning("waiting inside of groups of '%s' is not measured: %s", news.workflow, error)
-            return _nowhere
+            self._unreadable.add(graph or run.hash)
+            logger.warning("waiting inside of groups of '%s' is not measured: %s", workflow, error)
+            return None
+        if node_of(key) not in plan:
+            return None
+        place = Place.of(plan, key)
+        return (place.scopes[0], place.spec.is_exit) if place.scopes else None
 
 
 def _fields(totals: Totals) -> dict[Field, int]:
     return {tuple(json.loads(name)): count for name, count in totals.counts.items()}
 
 
-def _around(plan: Plan, key: str) -> tuple[str, bool] | None:
-    if node_of(key) not in plan:
-        return None  # it was added while the run went on
-    place = Place.of(plan, key)
-    return (place.scopes[0], place.spec.is_exit) if place.scopes else None
-
-
-def _nowhere(_: str) -> None:
+def _nowhere(_: str, __: str) -> None:
     return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graflow_celery.core.activation import item_of, node_of
+from graflow_celery.core.activation import item_of, node_of, split
 from graflow_celery.core.state import FINAL_STATES, RunStatus
 from graflow_celery.metrics.catalogue import (
     BARRIER_WAIT,
@@ -28,8 +29,11 @@ from graflow_celery.metrics.catalogue import (
 
 #: The name of a metric and its labels. Of a histogram, the last is the class ("0.5", "+Inf"), or "ms" for the sum.
 Field = tuple[str, ...]
-#: The group around an activation, by its key, and whether its barrier waits for the activation's end; None: in none.
-Around = Callable[[str], tuple[str, bool] | None]
+#: The group around an activation, by its key and the graph that it was added with, and whether its barrier waits for
+#: the activation's end; None: in none.
+Around = Callable[[str, str], tuple[str, bool] | None]
+#: The group that tasks are put into which an attempt adds: its name ends in this; see `core.extend`.
+_ADDED = re.compile(r">[0-9a-f]{1,8}$")
 #: Activations of a run whose waiting is measured at the same time; that of more is not.
 MEASURED = 5000
 SUM = "ms"
@@ -84,15 +88,17 @@ class Progress:
         at: the id of the last event that was counted.
         queued: since when an activation waits in its queue; 0: not to be measured.
         opened: since when a group is open. ``ended``: when the members of one ended.
+        graphs: of tasks that were added, by the pass that they are in.
     """
 
     at: str = "0-0"
     queued: dict[str, int] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
     ended: dict[str, list[int]] = field(default_factory=dict)
+    graphs: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> list[Any]:
-        return [self.at, self.queued, self.opened, self.ended]
+        return [self.at, self.queued, self.opened, self.ended, *([self.graphs] if self.graphs else [])]
 
     @property
     def size(self) -> int:
@@ -126,6 +132,8 @@ class RunCount:
         """The next event, as the stream has it, and its id there."""
         name, node, at = event.get("event", ""), event.get("node", ""), int(entry.partition("-")[0])
         self._progress.at = entry
+        if event.get("graph"):
+            self._progress.graphs[_pass_of(node)] = event["graph"]
         if name.startswith("run_"):
             self._run(name)
         elif name.startswith("group_") or name == "map_expanded":
@@ -142,6 +150,7 @@ class RunCount:
             self._progress.queued.clear()
             self._progress.opened.clear()
             self._progress.ended.clear()
+            self._progress.graphs.clear()
 
     def _group(self, name: str, group: str, at: int) -> None:
         if name in ("group_opened", "map_expanded"):
@@ -151,6 +160,8 @@ class RunCount:
         for ended in self._progress.ended.pop(group, ()):
             self._observe(BARRIER_WAIT, at - ended, *self._pair(group))
         self._arrive(group, at)
+        if _ADDED.search(node_of(group)):
+            self._progress.graphs.pop(_pass_of(group), None)
 
     def _node(self, name: str, node: str, at: int, event: Mapping[str, str]) -> None:
         progress = self._progress
@@ -161,7 +172,7 @@ class RunCount:
         elif name == "node_started":
             since = progress.queued.pop(node, None)
             if since is None:
-                around = self._around(node) if event.get("attempt") == "1" else None
+                around = self._where(node) if event.get("attempt") == "1" else None
                 since = 0 if around is None else progress.opened.get(around[0], 0)
             if since:
                 self._observe(QUEUE_WAIT, at - since, self._labels.workflow(self._workflow))
@@ -189,14 +200,19 @@ class RunCount:
             self._observe(DURATION, int(event.get("duration", 0)), *pair)
 
     def _arrive(self, node: str, at: int) -> None:
-        around = self._around(node)
+        around = self._where(node)
         if around is not None and around[1] and self._progress.size < MEASURED:
             self._progress.ended.setdefault(around[0], []).append(at)
 
+    def _where(self, key: str) -> tuple[str, bool] | None:
+        return self._around(key, self._progress.graphs.get(_pass_of(key), "") if self._progress.graphs else "")
+
     def _pair(self, key: str) -> tuple[str, str]:
-        node = node_of(key)
+        """A group of added tasks has the name of the task that added them, and a mark."""
+        node = _ADDED.sub("", node_of(key))
         item = item_of(node)
-        return self._labels.pair(self._workflow, node if item is None else item[0])
+        mark = ">" if len(node) < len(node_of(key)) else ""
+        return self._labels.pair(self._workflow, (node if item is None else item[0]) + mark)
 
     def _add(self, metric: Metric, *labels: str) -> None:
         self._counts[metric.name, *labels] += 1
@@ -205,3 +221,9 @@ class RunCount:
         ms = max(0, ms)
         self._counts[metric.name, *labels, _CLASSES[bisect_left(BUCKETS, ms / 1000)]] += 1
         self._counts[metric.name, *labels, SUM] += ms
+
+
+def _pass_of(key: str) -> str:
+    """The outermost pass of an activation: one of its own for what one attempt added."""
+    _, passes = split(key)
+    return passes[0] if passes else ""

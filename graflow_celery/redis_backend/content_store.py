@@ -25,6 +25,9 @@ from graflow_celery.redis_backend.shared_content import SharedContent
 #: A blob that was seen stored is relied on for so much of its time to live, and for so many seconds at most.
 TRUSTED, LONGEST_TRUST = 0.25, 600.0
 
+#: What one sending uploads: neither side has to hold all of a large graph twice.
+PARCEL, PARCEL_BYTES = 1_000, 8_000_000
+
 #: Takes the replies to what was asked out of those of a pipeline, and uploads what the store lacks: how many blobs, and
 #: how many bytes.
 Upload = Callable[[Iterator[Any]], tuple[int, int]]
@@ -108,10 +111,11 @@ class ContentStore:
         return upload
 
     def _upload(self, blobs: Mapping[str, bytes]) -> None:
-        with self._client.pipeline(transaction=False) as pipe:
-            for name, data in blobs.items():
-                pipe.set(self._keys.blob(name), data, ex=self._ttl)
-            pipe.execute()
+        for part in _parcels(blobs):
+            with self._client.pipeline(transaction=False) as pipe:
+                for name in part:
+                    pipe.set(self._keys.blob(name), blobs[name], ex=self._ttl)
+                pipe.execute()
         size = sum(map(len, blobs.values()))
         self.uploads += len(blobs)
         self.uploaded_bytes += size
@@ -239,6 +243,20 @@ class ContentStore:
         self.count("store", len(found))
         self.count("bytes_in", sum(map(len, found)))
         return found
+
+
+def _parcels(blobs: Mapping[str, bytes]) -> Iterator[list[str]]:
+    """The names of what goes into one sending each: so many blobs, or so many bytes and what exceeds them by one."""
+    part: list[str] = []
+    held = 0
+    for name, data in blobs.items():
+        part.append(name)
+        held += len(data)
+        if len(part) == PARCEL or held >= PARCEL_BYTES:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
 
 
 class _Cache:

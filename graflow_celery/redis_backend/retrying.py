@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +20,14 @@ from graflow_celery.redis_backend.client import Client, Scripts
 from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
+from graflow_celery.redis_backend.progress import counts_of
+from graflow_celery.redis_backend.slices import put_fields, put_scores, scanned, sliced
 from graflow_celery.redis_backend.snapshots import joins_of, record_text, state_of
 from graflow_celery.redis_backend.values import references
 
 SLICE = 1000
+#: Seconds for which something is kept that was prepared for a step that then was not taken.
+PREPARED = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +77,15 @@ class RedisRetries:
         self._lifetimes = lifetimes
 
     def read(self, run_id: str) -> StoredRun:
-        """Raises RunNotFoundError."""
+        """The run as it is, if it has ended; :meth:`go_on` notices what has changed since. Raises RunNotFoundError."""
         keys = self._keys.run(run_id)
         with self._client.pipeline(transaction=True) as pipe:
-            for name in (keys.meta, keys.nodes, keys.joins):
-                pipe.hgetall(name)
+            pipe.hgetall(keys.meta)
             pipe.hvals(keys.feedback)
-            meta, nodes, joins, feedback = pipe.execute()
+            meta, feedback = pipe.execute()
         if not meta:
             raise RunNotFoundError(run_id)
+        nodes, joins = scanned(self._client, keys.nodes), scanned(self._client, keys.joins)
         return StoredRun(
             RunRef(run_id, meta[b"graph"].decode()),
             state_of(meta, nodes, joins),
@@ -99,6 +102,7 @@ class RedisRetries:
         run = self._sign(stored.run.since(made.state.first))
         keys, token = self._keys.run(run.id), uuid.uuid4().hex
         self.note_active(run.id)  # before too: who dies right after the step leaves a run that the monitor knows
+        joins = self._prepared(f"{keys.joins}:{token}", joins_of(made.state))
         done = False
         while not done:
             with self._client.pipeline(transaction=True) as pipe:
@@ -109,6 +113,8 @@ class RedisRetries:
                 now = pipe.time()
                 pipe.multi()
                 self._change(pipe, keys, stored, made, now[0] * 1000 + now[1] // 1000)
+                if joins:
+                    pipe.rename(joins, keys.joins)
                 pipe.hset(keys.meta, mapping={"graph": run.graph, "retried_by": token})
                 pipe.xadd(keys.events, {"event": "run_retried", **said})
                 self._tell_queued(pipe, keys, made.emissions)
@@ -118,9 +124,22 @@ class RedisRetries:
                     pipe.execute()
                     done = True
         self.note_active(run.id)
+        if not done and joins:
+            self._client.unlink(joins)
         if done:
             self._note_uncounted(run.id)
         return run if done else None
+
+    def _prepared(self, key: str, fields: Mapping[str, str | int]) -> str:
+        """Writes the new joins beside the old ones, to take their place in the one step in which the run goes on.
+
+        Returns the key; nothing if there are none.
+        """
+        with self._client.pipeline(transaction=False) as pipe:
+            put_fields(pipe, key, fields)
+            pipe.expire(key, PREPARED)
+            pipe.execute()
+        return key if fields else ""
 
     def _note_uncounted(self, run_id: str) -> None:
         """Has the metrics count a run whose end they may have counted; see `redis_backend.tally`."""
@@ -146,12 +165,11 @@ class RedisRetries:
         _drop(pipe, keys.errors, made.stale_results)
         _drop(pipe, keys.inputs, made.stale_inputs)
         _drop(pipe, keys.feedback, _stale_requests(old, stored.feedback, made))
-        pipe.delete(keys.joins, keys.outbox, keys.end, keys.watch)
-        for key, fields in ((keys.nodes, changed), (keys.joins, joins_of(state))):
-            if fields:
-                pipe.hset(key, mapping=fields)
+        pipe.unlink(keys.joins, keys.outbox, keys.end, keys.watch)
+        put_fields(pipe, keys.nodes, changed)
         grace = int(self._lifetimes.grace * 1000)
-        pipe.zadd(
+        put_scores(
+            pipe,
             keys.outbox,
             {
                 to_text(item.command): now + int(item.delay * 1000) + (0 if item.delay else grace)
@@ -160,7 +178,7 @@ class RedisRetries:
         )
         watched = [key for key, item in state.nodes.items() if item.state in (NodeState.QUEUED, NodeState.RUNNING)]
         if watched:
-            pipe.zadd(keys.watch, dict.fromkeys(watched, now + int(self._lifetimes.patience * 1000)))
+            put_scores(pipe, keys.watch, dict.fromkeys(watched, now + int(self._lifetimes.patience * 1000)))
         pipe.hdel(keys.meta, "reason", "finished", "failed_node", "last_node", "kept")
         pipe.hset(keys.meta, mapping=_meta(state))
         pipe.hincrby(keys.meta, "retries", 1)
@@ -200,18 +218,16 @@ def _stale_requests(old: RunState, feedback: tuple[FeedbackRecord, ...], made: R
 
 
 def _drop(pipe: Any, key: str, fields: Any) -> None:
-    names = list(fields)
-    for start in range(0, len(names), SLICE):
-        pipe.hdel(key, *names[start : start + SLICE])
+    for part in sliced(fields):
+        pipe.hdel(key, *part)
 
 
 def _meta(state: RunState) -> dict[str, str | int]:
-    ended = Counter(record.state for record in state.nodes.values())
     fields: dict[str, str | int] = {
         "status": state.status.value,
         "outstanding": state.outstanding,
         "steps": state.steps,
         "ended": state.ended,
-        **{one.value: ended[one] for one in (NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED)},
+        **counts_of(state),
     }
     return fields if state.last_node is None else {**fields, "last_node": state.last_node}

@@ -36,6 +36,7 @@ from graflow_celery.redis_backend.keys import Keys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
 from graflow_celery.redis_backend.plea import WAIT
 from graflow_celery.redis_backend.renewing import RENEWED, renew
+from graflow_celery.redis_backend.slices import scores
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.redis_backend.wire import error_text, report_of, soonest_timer
 
@@ -179,10 +180,7 @@ class RedisRunStore:
         Times are in seconds since the epoch.
         """
         keys = self._keys.run(run.id)
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.zrange(keys.outbox, 0, -1, withscores=True)
-            pipe.zrange(keys.watch, 0, -1, withscores=True)
-            outbox, watch = pipe.execute()
+        outbox, watch = scores(self._client, keys.outbox), scores(self._client, keys.watch)
         return (
             [(from_text(text.decode()), due / 1000) for text, due in outbox],
             {key.decode(): due / 1000 for key, due in watch},

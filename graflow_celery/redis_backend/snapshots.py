@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,8 @@ from graflow_celery.redis_backend.events import MAX_EVENTS
 from graflow_celery.redis_backend.holdings import Holdings
 from graflow_celery.redis_backend.keys import Keys, RunKeys
 from graflow_celery.redis_backend.lifetimes import Lifetimes
+from graflow_celery.redis_backend.progress import counts_of
+from graflow_celery.redis_backend.slices import put_fields, put_scores
 from graflow_celery.redis_backend.values import DEADLINE, ValueStore
 
 _LIVE, _COUNT, _JUMP = "\0", "\0n:", "\0jump:"
@@ -79,7 +80,7 @@ class RedisSnapshots:
         keys, state = self._keys.run(run.id), snapshot.state
         now = self._client.time()
         results, inputs, channel = packed_fields(self._values.held_by(run), snapshot)
-        hashes = {
+        hashes: dict[str, Mapping[str, Any]] = {
             keys.nodes: {key: record_text(record, now[0] * 1000) for key, record in state.nodes.items()},
             keys.results: results,
             keys.inputs: inputs,
@@ -89,19 +90,19 @@ class RedisSnapshots:
         }
         over = state.status.is_terminal
         hashes[keys.joins] = joins_of(state)
+        # There is no run before it has its own fields, so that all else need not be written in one step with them.
+        for key, fields in hashes.items():
+            self._put(key, fields)
         with self._client.pipeline(transaction=True) as pipe:
             started = {"started": now[0] * 1000 + now[1] // 1000, **({"finished": now[0] * 1000} if over else {})}
             pipe.hset(keys.meta, mapping={**details, **_meta(state), **started, "graph": run.graph})
-            for key, fields in hashes.items():
-                if fields:
-                    pipe.hset(key, mapping=fields)
             due = now[0] * 1000 + int(self._lifetimes.grace * 1000)
             if state.outbox:
                 texts = {to_text(command): due + int(item.delay * 1000) for command, item in state.outbox.items()}
-                pipe.zadd(keys.outbox, texts)
+                put_scores(pipe, keys.outbox, texts)
             watched = [key for key, record in state.nodes.items() if record.state in _WATCHED]
             if watched and not over:
-                pipe.zadd(keys.watch, dict.fromkeys(watched, due))
+                put_scores(pipe, keys.watch, dict.fromkeys(watched, due))
             pipe.xadd(keys.events, {"event": "run_resumed", "resumed_from": str(details.get("resumed_from", ""))})
             if over:
                 _tell_end(pipe, keys, state)
@@ -115,6 +116,13 @@ class RedisSnapshots:
             pipe.execute()
         if over:
             self._holdings.release(run)
+
+    def _put(self, key: str, fields: Mapping[str, Any]) -> None:
+        """Writes a hash that nobody reads yet. It goes by itself if nothing comes of it."""
+        with self._client.pipeline(transaction=False) as pipe:
+            put_fields(pipe, key, fields)
+            pipe.expire(key, self._lifetimes.run_ttl)
+            pipe.execute()
 
     def taken(self, run: RunRef, path: str, steps: int) -> None:
         """Notes where a checkpoint of the run is."""
@@ -212,14 +220,13 @@ def joins_of(state: RunState) -> dict[str, str | int]:
 
 
 def _meta(state: RunState) -> dict[str, str | int]:
-    ended = Counter(record.state.value for record in state.nodes.values() if record.state.is_final)
     fields: dict[str, str | int] = {
         "status": state.status.value,
         "reason": state.reason,
         "outstanding": state.outstanding,
         "steps": state.steps,
         "ended": state.ended,
-        **ended,
+        **counts_of(state),
     }
     named = {"max_steps": state.max_steps, "last_node": state.last_node, "failed_node": state.failed_node}
     return fields | {name: value for name, value in named.items() if value is not None}

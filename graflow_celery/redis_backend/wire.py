@@ -22,9 +22,8 @@ _MARK = "\x00"
 def to_wire(transition: Transition) -> dict[str, Any]:
     """What the script is told of a transition, without what is empty and what the outcome tells."""
     wire: dict[str, Any] = {"event": transition.event, "attempt": transition.attempt}
-    if transition.first != 1:
-        wire["first"] = transition.first
     more = {
+        "first": transition.first if transition.first != 1 else 0,
         "next": transition.next_attempt,
         "retries": int(transition.retries),
         "losses": int(transition.loses),
@@ -33,15 +32,14 @@ def to_wire(transition: Transition) -> dict[str, Any]:
         "declares": transition.declares,
         "arrivals": [_arrival(item) for item in transition.arrivals],
         "emissions": [_emission(item) for item in transition.emissions],
+        "reason": transition.reason,
+        "graph": transition.graph,
+        "jumps": transition.jumps,
         "acks": [to_text(command) for command in transition.acknowledges],
     }
     wire |= {name: told for name, told in more.items() if told}
-    if transition.reason:
-        wire["reason"] = transition.reason
     if transition.node is not None:
         wire |= {"node": transition.node, "keep": node_of(transition.node)}
-    if transition.graph:
-        wire["graph"] = transition.graph
     if transition.holder is not None:
         wire["holder"] = transition.holder
     if transition.becomes is not None:
@@ -50,8 +48,6 @@ def to_wire(transition: Transition) -> dict[str, Any]:
         wire["mirror"] = transition.mirror
     if transition.draw is not None:
         wire["draw"] = _draw(transition.draw)
-    if transition.jumps is not None:
-        wire["jumps"] = transition.jumps
     if transition.pauses or transition.resumes:
         wire["pauses" if transition.pauses else "resumes"] = True
     if transition.ends is not None:

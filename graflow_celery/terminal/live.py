@@ -11,13 +11,14 @@ from typing import Protocol, Self
 from graflow_celery.core.plan import Plan
 from graflow_celery.ports import EventRecord
 from graflow_celery.terminal import console, summary
-from graflow_celery.terminal.progress import FAILED, NodeProgress, PlanFor, ProgressModel
+from graflow_celery.terminal.progress import FAILED, FINAL, NodeProgress, PlanFor, ProgressModel
 from graflow_celery.terminal.screen import Screen
 from graflow_celery.terminal.wording import counted, counts, duration, first_line, missing, place
 
 LINES_PER_GROUP = 14
 FAILURES_TOLD = 3
 TELL_LEFT = 1.0  # seconds: less is not worth a guess
+TELL_EVERY = 10.0  # seconds between two guesses at what is left of the run: each looks at all of its nodes
 #: Of what befalls members of a group: how often it is told of at the most.
 TOLD_AT_FIRST = {"requested": 3, "lost": 3, "returned": 3}
 
@@ -53,7 +54,7 @@ def display(
 
     Args:
         plan_for: where plans of added tasks come from.
-        earlier: how many seconds nodes took in an earlier run; asked only where a screen shows what is left.
+        earlier: how many seconds nodes took in an earlier run; asked only where it is shown what is left.
     """
     model = ProgressModel(plan, plan_for)
     title = f"{plan.name}  run {run_id}" if run_id else plan.name
@@ -61,8 +62,8 @@ def display(
         return Lines(model, lambda record, _: console.say_json({"run": run_id, **record}))
     if quiet:
         return Lines(model, lambda record, _: None)
+    model.earlier = earlier()
     if console.is_terminal():
-        model.earlier = earlier()
         return Screen(model, title)
     return Lines(model, LogLines(model, title))
 
@@ -117,10 +118,24 @@ class LogLines:
         self._title = title
         self._say = say
         self._told: dict[str, int] = {}
+        self._guessed = 0.0
 
     def __call__(self, record: EventRecord, node: NodeProgress | None) -> None:
-        for text in self._lines(record, node):
-            self._say(f"{self._model.seconds(float(record.get('at', 0.0))):7.1f} s  {text}")
+        seconds = self._model.seconds(float(record.get("at", 0.0)))
+        for text in [*self._lines(record, node), *self._guess(float(record.get("at", 0.0)), seconds)]:
+            self._say(f"{seconds:7.1f} s  {text}")
+
+    def _guess(self, at: float, seconds: float) -> list[str]:
+        """What is left of the whole run, now and then."""
+        if seconds - self._guessed < TELL_EVERY or self._model.has_ended:
+            return []
+        self._guessed = seconds
+        left = self._model.left(at)
+        if left is None or left < TELL_LEFT:
+            return []
+        states = self._model.counts()
+        done = sum(states[state] for state in FINAL)
+        return [f"{done:,} of {counted(self._model.total, 'task')} done, about {duration(left)} left"]
 
     def _lines(self, record: EventRecord, node: NodeProgress | None) -> list[str]:
         event = str(record["event"])

@@ -213,13 +213,15 @@ class ProgressModel:
         spec = self._spec(node.id)
         return None if spec is None else spec.group
 
-    def _add(self, plan: Plan) -> None:
-        for spec in plan.nodes.values():
-            if spec.id not in self.nodes:
-                self.specs[spec.id] = spec
-                self.nodes[spec.id] = NodeProgress(
-                    spec.id, members=len(spec.exits), is_group=spec.is_group, mapped=spec.map is not None
-                )
+    def _add(self, plan: Plan) -> list[str]:
+        """Takes a plan's nodes in; returns the ids of those that were not known."""
+        new = [spec for spec in plan.own.values() if spec.id not in self.nodes]
+        for spec in new:
+            self.specs[spec.id] = spec
+            self.nodes[spec.id] = NodeProgress(
+                spec.id, members=len(spec.exits), is_group=spec.is_group, mapped=spec.map is not None
+            )
+        return [spec.id for spec in new]
 
     def _extend(self, graph: str, key: str) -> None:
         """Takes in the tasks that an attempt added, when the first event tells of one."""
@@ -228,9 +230,7 @@ class ProgressModel:
         plan = self.plan_for(graph)
         if plan is None:
             return
-        known = set(self.nodes)
-        self._add(plan)
-        for name in (name for name in self.nodes if name not in known):
+        for name in self._add(plan):
             owner = self.specs[name].owner
             if owner is None:
                 continue
@@ -324,12 +324,15 @@ class ProgressModel:
 
     def _open(self, node: NodeProgress, at: float) -> None:
         """With a group, its first nodes are on their way, and groups among them are open."""
-        for entry in self.specs[node.id].entries if node.is_group else ():
-            inner = self.nodes[entry]
-            if inner.state == WAITING:
-                inner.state = RUNNING if inner.is_group else QUEUED
-                inner.started = at if inner.is_group else None
-                self._open(inner, at)
+        pending = [node]
+        while pending:
+            group = pending.pop()
+            for entry in self.specs[group.id].entries if group.is_group else ():
+                inner = self.nodes[entry]
+                if inner.state == WAITING:
+                    inner.state = RUNNING if inner.is_group else QUEUED
+                    inner.started = at if inner.is_group else None
+                    pending.append(inner)
 
     def _ended(self, node: NodeProgress, at: float) -> None:
         if node.state == FAILED and not node.is_group:
@@ -377,10 +380,10 @@ class ProgressModel:
 def steps(plan: Plan) -> list[str]:
     """The nodes that are in no group, each after those it waits for. A plan out of the store has lost its order."""
     waiting = {node.id: node.needs for node in plan.nodes.values() if node.group is None}
-    ready = [plan.start]
+    ready = deque([plan.start])
     ordered: dict[str, None] = {}
     while ready:
-        name = ready.pop(0)
+        name = ready.popleft()
         ordered[name] = None
         for successor in plan[name].successors:
             waiting[successor] -= 1

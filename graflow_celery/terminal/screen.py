@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -177,25 +178,28 @@ def tree(model: ProgressModel, nodes: Sequence[NodeProgress], room: int, now: fl
     for node in nodes:
         rows.append(Row(node))
         if model.state_of(node) == RUNNING and node.is_group:
-            below = list(_below(model, node, now, 1))[: max(0, spare)]
+            below = list(islice(_below(model, node, now), max(0, spare)))
             spare -= len(below)
             rows += below
     return rows
 
 
-def _below(model: ProgressModel, group: NodeProgress, now: float, depth: int) -> Iterator[Row]:
-    spec = model.specs[group.id]
-    if not group.mapped and group.members <= MEMBERS_SHOWN:
-        for name in spec.exits:
-            inner = model.nodes[name]
-            yield Row(inner, depth)
-            if inner.is_group and inner.state == RUNNING:
-                yield from _below(model, inner, now, depth + 1)
-        return
-    # The order in which they began is that of the dictionary.
-    for node in list(group.running.values())[:LONGEST]:
-        if node.seconds(now) >= LONG:
-            yield Row(node, depth)
+def _below(model: ProgressModel, group: NodeProgress, now: float) -> Iterator[Row]:
+    """What is told of the members of a group that runs, the groups among them included."""
+    pending: list[Row] = [Row(group)]
+    while pending:
+        row = pending.pop()
+        if row.depth:
+            yield row
+        if not row.node.is_group or model.state_of(row.node) != RUNNING:
+            continue
+        spec, depth = model.specs[row.node.id], row.depth + 1
+        if not row.node.mapped and row.node.members <= MEMBERS_SHOWN:
+            pending += [Row(model.nodes[name], depth) for name in reversed(spec.exits)]
+            continue
+        # The order in which they began is that of the dictionary.
+        longest = list(islice(row.node.running.values(), LONGEST))
+        pending += [Row(node, depth) for node in reversed(longest) if node.seconds(now) >= LONG]
 
 
 def _name(row: Row) -> str:

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from rich.console import Console
 from rich.table import Table
 
-from graflow_celery import Settings, WorkflowContext
+from graflow_celery import WorkflowContext
 from graflow_celery.core.events import NodeSucceeded
 from graflow_celery.core.state import Applied
 from graflow_celery.embedded import EmbeddedCluster
@@ -35,8 +35,6 @@ from graflow_celery.tracing.following import Follower, Told
 from tests.bench.speed.flows import fan_out
 
 MEMBERS = 1000
-#: What writes no events; where there is no such setting yet, both sides write them.
-SILENT: dict[str, Any] = {"events": "off"} if "events" in Settings.model_fields else {}
 #: Seconds in which spans go out.
 SENT = 1.0
 SINK = """
@@ -118,7 +116,7 @@ def main(rounds: int) -> None:
     plain, traced = fan_out(MEMBERS), fan_out(MEMBERS)
     traced.tracer = OpenTelemetryTracer()
     try:
-        with embedded_cluster(env=env) as cluster, embedded_cluster(env=env, **SILENT) as silent:
+        with embedded_cluster(env=env) as cluster, embedded_cluster(env=env, events="off") as silent:
             sides = [(plain, silent), (plain, cluster), (traced, cluster)]
             found = [in_turn(sides, round_) for round_ in range(rounds + 1)][1:]
     finally:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import http.cookiejar
 import json
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graflow_celery.testing import wait_until
 from tests.e2e.shell import Command, Shell
-from tests.servers import free_port
+
+_ADDRESS = re.compile(r"Visit me at https?://127\.0\.0\.1:(\d+)")
 
 
 @dataclass(frozen=True)
@@ -67,33 +69,44 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Flower:
-    """``graflow-celery flower``, or what ``start`` says, that answers."""
+    """``graflow-celery flower``, or ``program`` with ``flower`` after it, that answers.
 
-    def __init__(self, shell: Shell, *arguments: str, prefix: str = "", **env: str) -> None:
-        port = free_port()
-        self.base = f"http://127.0.0.1:{port}{prefix}"
+    It chooses its port itself: one that was free a moment ago may be the near end of somebody's connection by now.
+    """
+
+    def __init__(
+        self, shell: Shell, *arguments: str, prefix: str = "", program: Sequence[str] = (), **env: str
+    ) -> None:
+        self.prefix = prefix
+        self.base = ""
         given = [f"--url_prefix={prefix.strip('/')}"] if prefix else []
-        line = ("flower", "--address=127.0.0.1", f"--port={port}", *given, *arguments)
-        self.command: Command = shell.start(*line, **env)
+        line = ("flower", "--address=127.0.0.1", "--port=0", *given, *arguments)
+        self.command: Command = shell.start(*line, program=program, **env)
 
     def browser(self, headers: Mapping[str, str] | None = None) -> Browser:
         return Browser(self.base, headers)
 
     def __enter__(self) -> Flower:
         self.command.__enter__()
-        browser = self.browser()
-
-        def answers() -> bool:
-            if self.command.process.poll() is not None:
-                return True
-            try:
-                return browser.get("/healthcheck").code == 200
-            except OSError:
-                return False
-
-        wait_until(answers, timeout=30, description="Flower to answer")
-        assert self.command.process.poll() is None, self.command.out + self.command.err
+        try:
+            wait_until(self._answers, timeout=60, description="Flower to answer")
+        except TimeoutError as error:
+            error.add_note(self.command.out + self.command.err)
+            self.command.__exit__(None, None, None)
+            raise
         return self
+
+    def _answers(self) -> bool:
+        if self.command.process.poll() is not None:
+            raise RuntimeError(f"Flower did not start: {self.command.out}{self.command.err}")
+        found = _ADDRESS.search(self.command.err)
+        if found is None:
+            return False
+        self.base = f"http://127.0.0.1:{found[1]}{self.prefix}"
+        try:
+            return self.browser().get("/healthcheck").code == 200
+        except OSError:
+            return False
 
     def __exit__(self, *exception: Any) -> None:
         self.command.__exit__(*exception)

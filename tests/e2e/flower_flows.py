@@ -88,3 +88,30 @@ with workflow("long") as long:
     last = begin
     for each in links:
         last = last >> each
+
+
+@task
+def passes(gate: str = "") -> None:
+    while not Path(gate).exists():
+        threading.Event().wait(0.05)
+
+
+with workflow("gated") as gated:
+    begin >> passes
+
+
+@task
+def finale() -> None: ...
+
+
+with workflow("halfway") as halfway:
+    begin >> score.map(over="begin") >> ParallelGroup([mend, hostile], name="both") >> finale
+
+
+@task(inject_context=True)
+def adds(context: TaskExecutionContext) -> None:
+    context.next_task(link(task_id="added", index=1) >> link(task_id="added too", index=2))
+
+
+with workflow("adding") as adding:
+    begin >> adds

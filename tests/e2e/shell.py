@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -61,9 +61,9 @@ class Shell:
         with self.start(*arguments, **env) as command:
             return command.wait(timeout)
 
-    def start(self, *arguments: str, **env: str) -> Command:
-        """Starts a command. Leave its block, and nothing of it is running any more."""
-        return Command([str(PROGRAM), *arguments], self.home, {**self.env, **env})
+    def start(self, *arguments: str, program: Sequence[str] = (), **env: str) -> Command:
+        """Starts a command, of ``program`` if it is given. Leave its block, and nothing of it is running any more."""
+        return Command([*(program or (str(PROGRAM),)), *arguments], self.home, {**self.env, **env})
 
 
 class Command:

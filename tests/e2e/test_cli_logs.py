@@ -97,6 +97,8 @@ def test_lines_name_their_node_and_are_collected(collecting: EmbeddedCluster, tm
     assert next(line for line in lines if line["message"] == "loading")["extra"] == {"rows": 7}
     assert {line["node"] for line in lines_of(shell, run, "--node", "score")} == {"score[0]", "score[1]"}
     assert {line["node"] for line in lines_of(shell, run, "--node", "score[1]")} == {"score[1]"}
+    assert [{"run": run.id, **line} for line in run.logs()] == lines
+    assert sorted(line["message"] for line in run.logs(follow=True)) == sorted(str(line["message"]) for line in lines)
     followed = shell("logs", run.id, "--follow")
     assert "load #2  loading rows=7" in followed.out
     text = log_of(collecting)

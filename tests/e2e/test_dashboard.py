@@ -28,7 +28,7 @@ from graflow_celery.runs import client_runtime
 from graflow_celery.testing import embedded_cluster, wait_until
 from tests.e2e.markdown import ROOT
 from tests.e2e.shell import Shell
-from tests.e2e.workflows import DEADLY, FAILING, GREETING
+from tests.e2e.workflows import DEADLY, FAILING, GREETING, GROWING
 from tests.servers import free_port
 
 BOARD = json.loads((ROOT / "config" / "grafana-dashboard.json").read_text(encoding="utf-8"))
@@ -38,7 +38,7 @@ GROUPED = re.compile(r"\b(?:by|without|ignoring|on) \(([^)]*)\)")
 #: What Prometheus adds to each series that it scrapes.
 SCRAPED = frozenset({"instance", "job"})
 #: What every run counts, so that a panel that asks for it has something to show.
-RUNS = (("greeting", GREETING, 0), ("failing", FAILING, 1), ("deadly", DEADLY, 1))
+RUNS = (("greeting", GREETING, 0), ("failing", FAILING, 1), ("deadly", DEADLY, 1), ("growing", GROWING, 0))
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,16 @@ def test_a_panel_asks_for_series_and_labels_that_are_exposed(query: Query, expos
     assert grouped <= there | SCRAPED
     kept = {label.strip() for names in re.findall(r"\bby \(([^)]*)\)", query.expression) for label in names.split(",")}
     assert set(re.findall(r"{{(\w+)}}", query.legend)) <= kept, "a legend names a label that the query dropped"
+
+
+@pytest.mark.workers
+def test_groups_that_tasks_added_have_their_barriers_measured(counted: EmbeddedCluster) -> None:
+    registry = CollectorRegistry()
+    register(registry, client_runtime(counted.settings))
+    labels = {"workflow": "growing", "node": "grows>"}
+    assert registry.get_sample_value("graflow_barrier_wait_seconds_count", labels) == 1
+    labels["node"] = "one|two"
+    assert registry.get_sample_value("graflow_barrier_wait_seconds_count", labels) == 2
 
 
 @pytest.mark.workers

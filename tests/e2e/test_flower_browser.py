@@ -5,8 +5,6 @@ With GRAFLOW_TEST_SCREENSHOTS=DIRECTORY it leaves pictures there, to be looked a
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,30 +15,12 @@ from graflow_celery import Run
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.testing import embedded_cluster, wait_until
 from tests.e2e import flower_flows
+from tests.e2e.browser import DESK, Keys, Reader, alert, chromium
 from tests.e2e.flower import Flower
 from tests.e2e.shell import Shell
 
-pytest.importorskip("flower")
-pytest.importorskip("selenium")
-
-from selenium import webdriver
-from selenium.common.exceptions import NoAlertPresentException
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.workers,
-    pytest.mark.slow,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None,
-        reason="no browser here: install Debian's chromium and chromium-driver",
-    ),
-]
-PHONE, DESK = (390, 844), (1400, 1100)
+pytestmark = [pytest.mark.workers, pytest.mark.slow, pytest.mark.timeout(240)]
+PHONE = (390, 844)
 
 
 @pytest.fixture(scope="module")
@@ -57,79 +37,16 @@ def flower(cluster: EmbeddedCluster, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    profile = tmp_path_factory.mktemp("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-class Reader:
-    """A person at a browser."""
-
-    def __init__(self, driver: Any, base: str) -> None:
-        self.driver = driver
-        self.base = base
-        self.look(DESK)
-
-    def look(self, size: tuple[int, int], scheme: str = "light") -> None:
-        """Has a window of a size, and the system's light or dark."""
-        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-    def open(self, path: str) -> None:
-        self.driver.get("about:blank")
-        self.driver.get(self.base + path)
-
-    def all(self, selector: str) -> list[Any]:
-        return list(self.driver.find_elements(By.CSS_SELECTOR, selector))
-
-    def find(self, selector: str, text: str = "") -> Any:
-        """Waits for an element that is shown and has a text, and returns it."""
-        script = (
-            "return [...document.querySelectorAll(arguments[0])].find(one => one.getClientRects().length && "
-            "(one.textContent + (one.getAttribute('aria-label') || '')).includes(arguments[1])) || null"
-        )
-
-        def found() -> Any:
-            return self.driver.execute_script(script, selector, text)
-
-        wait_until(lambda: found() is not None, timeout=20, description=f"'{selector}' with '{text}'")
-        return found()
-
-    def click(self, selector: str, text: str = "") -> None:
-        script = (
-            "arguments[0].scrollIntoView({block: 'center', inline: 'center'}); arguments[0].dispatchEvent(new "
-            "MouseEvent('click', {bubbles: true, cancelable: true}))"
-        )
-        self.driver.execute_script(script, self.find(selector, text))
-
-    def js(self, script: str) -> Any:
-        return self.driver.execute_script(f"return {script}")
-
-    def picture(self, name: str) -> None:
-        directory = os.environ.get("GRAFLOW_TEST_SCREENSHOTS")
-        if directory:
-            Path(directory).mkdir(parents=True, exist_ok=True)
-            self.driver.save_screenshot(str(Path(directory) / f"{name}.png"))
-
-    def complaints(self) -> list[str]:
-        """What the browser's console says that is wrong, a script or a page that is refused for one."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
 
 
 @pytest.fixture
-def reader(chromium: Any, flower: Flower) -> Iterator[Reader]:
-    found = Reader(chromium, flower.base)
-    if _alert(found):  # a test that failed may have left one
-        chromium.switch_to.alert.dismiss()
+def reader(driver: Any, flower: Flower) -> Iterator[Reader]:
+    found = Reader(driver, flower.base)
+    if alert(found):  # a test that failed may have left one
+        driver.switch_to.alert.dismiss()
     found.complaints()
     yield found
     assert found.complaints() == []
@@ -161,19 +78,12 @@ def test_from_the_list_to_a_run_to_a_node_and_cancelled(reader: Reader, submit: 
     reader.find("#attempts .pl-badge", "running")
     assert reader.all(".pl-attempt.s-running"), "the timeline shows what runs"
     reader.click("#cancel")
-    wait_until(lambda: _alert(reader), timeout=10, description="to be asked whether it is meant")
+    wait_until(lambda: alert(reader), timeout=10, description="to be asked whether it is meant")
     reader.driver.switch_to.alert.accept()
     reader.find("#status", "cancelled")
     assert str(run.status) == "cancelled"
     reader.find(".pl-box", "slow: unfinished")
     assert not reader.find("#retry").get_attribute("hidden")
-
-
-def _alert(reader: Reader) -> bool:
-    try:
-        return bool(reader.driver.switch_to.alert.text)
-    except NoAlertPresentException:
-        return False
 
 
 def test_failures_attempts_and_traceback_are_seen(reader: Reader, census: Run) -> None:
@@ -184,6 +94,8 @@ def test_failures_attempts_and_traceback_are_seen(reader: Reader, census: Run) -
     reader.click(".k-folded .pl-toggle")
     wait_until(lambda: len(reader.all(".k-cell")) == 80, description="the group to open")
     assert len(reader.all(".k-cell.s-failed")) == 2
+    height = reader.js("document.querySelector('.pl-lane').getAttribute('height')")
+    assert int(height) <= 4 * 16, "as many rows as two processes need: what was told together did not run together"
     reader.picture("group-open")
     reader.click(".k-open .pl-toggle")
     wait_until(lambda: len(reader.all(".k-cell")) == 0, description="the group to be folded again")
@@ -198,6 +110,17 @@ def test_failures_attempts_and_traceback_are_seen(reader: Reader, census: Run) -
     reader.find("#status", "succeeded")
 
 
+def test_flowers_own_tasks_lead_to_the_run_and_show_what_failed(reader: Reader, census: Run) -> None:
+    for wanted, badge in (("census flaky #2", "FAILURE"), ("census flaky #1", "RETRY"), ("census m7 #1", "FAILURE")):
+        reader.open(f"/tasks?state={badge}")
+        reader.find(f'#tasks-table a[href="/ops/pipelines/run/{census.id}"]', wanted)
+        row = reader.find("#tasks-table tbody tr", wanted)
+        assert badge in row.text
+        reader.picture(f"tasks-{badge}")
+    reader.click(f'#tasks-table a[href="/ops/pipelines/run/{census.id}"]', "census m7 #1")
+    reader.find("#status", "succeeded")
+
+
 def test_names_and_errors_are_text_to_the_browser(reader: Reader, census: Run) -> None:
     reader.open(f"/pipelines/run/{census.id}")
     reader.click(".pl-box.k-task", flower_flows.HOSTILE)
@@ -208,7 +131,7 @@ def test_names_and_errors_are_text_to_the_browser(reader: Reader, census: Run) -
         reader.open(path)
         reader.find("table tbody tr")
         assert reader.all("img[src=x]") == []
-        assert not _alert(reader)
+        assert not alert(reader)
 
 
 def test_a_question_is_answered(reader: Reader, submit: Callable[..., Run]) -> None:
@@ -266,7 +189,7 @@ def test_a_graph_of_2000_nodes_stays_usable(reader: Reader, submit: Callable[...
     began = reader.js("performance.now()")
     reader.click("#graph-tools button", "Later")
     reader.find(".pl-box", "n300:")
-    reader.driver.find_element(By.ID, "nodes-text").send_keys("n1999")
+    reader.find("#nodes-text").send_keys("n1999")
     reader.click("#nodes button", "n1999")
     reader.find("#node h2", "n1999")
     assert reader.js("performance.now()") - began < 10_000

@@ -14,8 +14,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from graflow_celery import LLMClient, RunStatus, task, workflow
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.engine.llm_client import make_message
+from graflow_celery.ports import RunRef
 from graflow_celery.testing import embedded_cluster
 from graflow_celery.tracing import LangfuseTracer, trace_id_of
+from graflow_celery.tracing.identity import span_id_of
 from tests.collector import Collector, collecting
 
 pytestmark = pytest.mark.workers
@@ -114,6 +116,16 @@ def test_a_run_is_a_tree_of_observations(cluster: EmbeddedCluster, collector: Co
         "of_the_users_own": "consult #1",
         "submit agents": "agents",
     }
+    reference = RunRef(run.id, run.graph_hash)
+    assert {span.trace for span in named.values()} == {trace_id_of(run.id)}
+    assert named["agents"].id == span_id_of(reference, "run")
+    assert named["ask"].id == span_id_of(reference, "node", "ask")
+    assert named["consult #1"].id == span_id_of(reference, "attempt", "consult", 1)
+    metadata = {
+        name: json.loads(named["consult #1"].attributes[f"langfuse.observation.metadata.{name}"])
+        for name in ("run_id", "node", "attempt", "status")
+    }
+    assert metadata == {"run_id": run.id, "node": "consult", "attempt": 1, "status": "succeeded"}
     kinds = {name: span.attributes["langfuse.observation.type"] for name, span in named.items()}
     assert (kinds["agents"], kinds["ask"], kinds["chat gpt"], kinds["expert"]) == (
         "span",

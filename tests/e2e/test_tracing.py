@@ -185,6 +185,26 @@ def test_a_run_that_fails_says_why(cluster: EmbeddedCluster, collector: Collecto
     assert named["attempt always_fail 1"].events == ("exception",)
 
 
+def test_without_events_the_tree_is_the_same(collector: Collector, client: OpenTelemetryTracer) -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "PYTHONPATH": str(ROOT)}
+    with embedded_cluster(env=variables, events="off") as own:
+        with workflow("silent", tracer=client) as wf:
+            load >> (wait_a_little | fail_once).set_group_name("both")
+        run = wf.submit(settings=own.settings)
+        assert run.wait(30) is RunStatus.SUCCEEDED
+        assert "node_started" not in {event["event"] for event in run.events()}
+        named = by_name(collector.whole(trace_id_of(run.id), 11))
+        found = parents(named)
+        assert {name: found[name] for name in ("group both", "node load", "node fail_once", "attempt fail_once 2")} == {
+            "group both": "run silent",
+            "node load": "run silent",
+            "node fail_once": "group both",
+            "attempt fail_once 2": "node fail_once",
+        }
+        whole = named["run silent"]
+        assert whole.start <= named["group both"].start <= named["group both"].end <= whole.end
+
+
 @task
 def rest(notes: str) -> None:
     Path(notes, "began").touch()

@@ -55,7 +55,7 @@ CHILDREN = [
     *(Fault(point, "double") for point in Point if point.startswith("group.")),
     *(Fault(point) for point in Point if point.startswith("messages.")),
     *(Fault(point, group) for point in Point if point.startswith("barrier.") for group in ("inner", "outer")),
-    *(Fault(Point.PART_COUNTED, subject) for subject in ("a", "d", "inner")),
+    *(Fault(Point.NODE_COMMITTED, part) for part in ("a", "d")),
 ]
 DEAD_WORKER = (Point.NODE_BEGUN, Action.KILL_WORKER, "b")
 DEAD_CHILD = (Point.NODE_BEGUN, Action.KILL, "b")

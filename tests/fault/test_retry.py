@@ -230,9 +230,9 @@ def test_who_dies_before_sending_leaves_it_to_the_monitor(graflow_settings: Sett
     executor = runtime.engine.executor
 
     class Dead:
-        fires_barriers = True
-
         def send(self, *_: object) -> None: ...
+
+        def share(self, *_: object) -> None: ...
 
     runtime.engine.executor = Dead()
     try:

@@ -94,9 +94,9 @@ def test_what_its_client_did_not_send_the_second_one_sends(graflow_settings: Set
     executor = runtime.engine.executor
 
     class Dead:
-        fires_barriers = True
-
         def send(self, *_: object) -> None: ...
+
+        def share(self, *_: object) -> None: ...
 
     runtime.engine.executor = Dead()
     try:

@@ -13,10 +13,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from celery.app.task import Context
 from celery.worker.request import Request
 
-from graflow_celery.celery_backend import compiler, tasks
+from graflow_celery.celery_backend import compiler
 from graflow_celery.celery_backend.requests import NodeRequest
 from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.engine.lost import Losses
@@ -27,9 +26,8 @@ VARIABLE = "GRAFLOW_TEST_FENCES"
 
 
 class Fence(StrEnum):
-    """What stands between Celery's chords and us."""
+    """What stands between Celery and us."""
 
-    COUNT = "count"  # an attempt that did not end its node is no part of the chord
     REQUEST = "request"  # a task that the main process ends goes through the store
     MONITOR = "monitor"  # what was left undone is done
     NEW_ID = "new_id"  # each attempt's message has an id of its own
@@ -66,7 +64,6 @@ def _replace(owner: Any, name: str, fence: Fence, instead: Any) -> None:
 
 
 def _take_out() -> None:
-    _replace(tasks, "_count_once", Fence.COUNT, _count_all)
     _replace(Monitor, "tick", Fence.MONITOR, lambda self: 0)
     _replace(Runtime, "is_wanted", Fence.WANTED, lambda self, held, holder: False)
     _replace(Losses, "_give_up", Fence.GIVE_UP, lambda self, run, place: False)
@@ -90,21 +87,7 @@ def _take_out() -> None:
     _replace(NodeRequest, "on_failure", Fence.REQUEST, lost_as_celery_does)
     _replace(NodeRequest, "on_timeout", Fence.REQUEST, Request.on_timeout)
     _replace(NodeRequest, "_announce_revoked", Fence.REQUEST, Request._announce_revoked)
-    own = Request.__dict__["_context"].func
-
-    def context(self: NodeRequest) -> Context:
-        found: Context = own(self)
-        if _is_out(Fence.REQUEST):
-            plan = self.task.runtime().plan_for(self.held.run, self.held.added)
-            found.chord = compiler.chord_body(self.held.run, plan, self.held.node)
-        return found
-
-    NodeRequest._context = property(context)
     _open_commit()
-
-
-def _count_all(task: Any, applied: object, body: Any) -> None:
-    task.request.chord = body
 
 
 def _open_commit() -> None:
@@ -112,10 +95,10 @@ def _open_commit() -> None:
 
     def chosen(self: Scripts, name: str) -> Any:
         found = script(self, name)
-        if name != "commit" or not _is_out(Fence.COMMIT):
+        if name != "advance" or not _is_out(Fence.COMMIT):
             return found
         text = str(found.script)
-        fence = "if final[state] or tonumber(attempt) ~= t.attempt then"
+        fence = "if FINAL[state] or tonumber(attempt) ~= t.attempt then"
         assert fence in text
         return found.registered_client.register_script(text.replace(fence, "if false then"))
 

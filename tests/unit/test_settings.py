@@ -112,7 +112,7 @@ def test_nothing_that_is_printed_holds_a_password_or_the_secret() -> None:
         redis_url="rediss://user:pa55word@host:6380/1",
         broker_url="amqp://user:pa55word@host//",
         result_backend="redis+socket:///tmp/s?password=pa55word&db=1",
-        secret_key="pa55word",  # type: ignore[arg-type]
+        secret_key="pa55word",
     )
     shown = settings.masked()
     assert shown["secret_key"] == "(set)"

@@ -19,6 +19,7 @@ export class Model {
     this.ended = false;
     this.dirty = new Set();
     this.open = new Map();
+    this.ends = new Map();
     for (const told of graph.nodes) this.add(told);
     for (const node of this.nodes.values()) this.nodes.get(node.group)?.members.push(node);
   }
@@ -149,17 +150,17 @@ export class Model {
       this.become(node, "running");
     } else if (AGAIN.has(verb)) {
       node.reason = event.r || "";
-      this.close(open, event.t, verb, node.reason);
+      this.close(open, event.t, verb, node.reason, event.d);
       node.queuedAt = event.t;
       this.become(node, "queued");
     } else if (verb === "iterated") {
-      this.close(open, event.t, "succeeded", "");
+      this.close(open, event.t, "succeeded", "", event.d);
       this.become(node, "queued");
     } else if (FINAL.has(verb)) {
       if (verb === "skipped" && FINAL.has(node.state)) return;
       node.reason = event.r || "";
       node.duration = event.d ?? (node.started ? event.t - node.started : null);
-      if (open) this.close(open, event.t, verb, node.reason);
+      if (open) this.close(open, event.t, verb, node.reason, event.d);
       else if (verb === "failed" && !node.isGroup && event.a) {
         this.attempts.push(this.attempt(node, event, { end: event.t, outcome: verb, reason: node.reason }));
       }
@@ -189,9 +190,14 @@ export class Model {
     this.open.set(event.k, attempt);
   }
 
-  close(attempt, at, outcome, reason) {
+  // Attempts of one message get leave together and are told together, and ran one after the other in between.
+  close(attempt, at, outcome, reason, took) {
     if (!attempt) return;
-    Object.assign(attempt, { end: at, outcome, reason });
+    const together = `${attempt.start} ${attempt.worker}`;
+    const start = Math.min(at, Math.max(attempt.start, this.ends.get(together) ?? 0));
+    const end = took === undefined ? at : Math.min(at, start + took);
+    this.ends.set(together, end);
+    Object.assign(attempt, { start, end, outcome, reason });
     this.open.delete(attempt.key);
   }
 }

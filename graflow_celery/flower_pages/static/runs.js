@@ -20,8 +20,8 @@ function go(query, replace = false) {
 
 function row(run, now) {
   const seconds = (run.finished ?? now) - run.started;
-  const done = run.succeeded + run.failed + run.skipped;
-  const total = Math.max(run.tasks, done);
+  const done = (run.succeeded + run.failed + run.skipped).toLocaleString("en");
+  const told = `${done} of ${run.total.toLocaleString("en")}`;
   const link = page.dataset.run.replace(/-$/, "") + encodeURIComponent(run.run);
   return html(
     "tr",
@@ -31,8 +31,8 @@ function row(run, now) {
     html(
       "td",
       {},
-      bar(run, total),
-      html("small", {}, run.failed ? `${run.failed.toLocaleString("en")} failed` : ""),
+      bar(run, run.total),
+      html("small", {}, told, run.failed ? html("b", {}, ` · ${run.failed.toLocaleString("en")} failed`) : null),
     ),
     html("td", { class: "pl-time", title: new Date(run.started * 1000).toString() }, clock(run.started)),
     html("td", { class: "pl-number" }, duration(seconds)),

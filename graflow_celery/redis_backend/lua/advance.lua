@@ -39,6 +39,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local FINAL = { succeeded = true, failed = true, skipped = true }
 local RECORD = '^(%a+)|(%d+)|(.*)|(%d*)|(%d*)|(%d+)|(%d+)|(%d+)|([^|]*)$'
+local STATE, ATTEMPT, WORKER, SINCE, LOSSES, RETRIES, CYCLE, GRAPH = 1, 2, 3, 4, 6, 7, 8, 9 -- 5: how long it took
 local NONE = {}
 
 -- A hash of which each field is read once, and which is written once.
@@ -85,8 +86,9 @@ local function write(into)
     if into.fields[name] == false then
       gone[#gone + 1] = name
     else
+      local field = into.fields[name]
       set[#set + 1] = name
-      set[#set + 1] = into.fields[name]
+      set[#set + 1] = type(field) == 'table' and table.concat(field, '|') or field
     end
   end
   if #gone > 0 then
@@ -176,10 +178,27 @@ local function first_attempt()
   return tonumber(string.match(get(meta, 'graph') or '', '^[^.]*~(%d+)') or 1)
 end
 
+-- A node's record, false if it has none. What is changed is put as a new one.
+local function record_of(name)
+  local found = get(nodes, name)
+  if type(found) == 'string' then
+    found = { string.match(found, RECORD) }
+    for _, number in ipairs({ ATTEMPT, LOSSES, RETRIES, CYCLE }) do
+      found[number] = tonumber(found[number])
+    end
+    nodes.fields[name] = found
+  end
+  return found
+end
+
+local function has_ended(name)
+  local found = record_of(name)
+  return found and FINAL[found[STATE]]
+end
+
 local function is_closed(scopes)
   for _, scope in ipairs(scopes or NONE) do
-    local around = get(nodes, scope)
-    if around and FINAL[string.match(around, '^%a+')] then
+    if has_ended(scope) then
       return true
     end
   end
@@ -193,17 +212,17 @@ local function begin(step)
   if is_closed(step.scopes) then
     return { 0, status }
   end
-  local present = get(nodes, node)
+  local present = record_of(node)
   local losses, retries, cycle, graph = 0, 0, 0, step.graph or ''
   if present then
-    local state, current, worker, _, _, lost, tried, again, home = string.match(present, RECORD)
-    if step.renews and state == 'running' and tonumber(current) == attempt and worker == ARGV[6] then
+    local is_it = present[ATTEMPT] == attempt
+    if step.renews and is_it and present[STATE] == 'running' and present[WORKER] == ARGV[6] then
       return { 1, 0, 0, false, -1 }
     end
-    if tonumber(current) ~= attempt or state ~= 'queued' or step.renews then
+    if not is_it or present[STATE] ~= 'queued' or step.renews then
       return { 0, status }
     end
-    losses, retries, cycle, graph = tonumber(lost), tonumber(tried), tonumber(again), home
+    losses, retries, cycle, graph = present[LOSSES], present[RETRIES], present[CYCLE], present[GRAPH]
   elseif step.queued or step.renews or attempt ~= first_attempt() then
     return { 0, status }
   end
@@ -217,7 +236,7 @@ local function begin(step)
     put(meta, 'begun', now)
     record('event', 'run_started', 'worker', name)
   end
-  put(nodes, node, table.concat({ 'running', attempt, ARGV[6], now, 0, losses, retries, cycle, graph }, '|'))
+  put(nodes, node, { 'running', attempt, ARGV[6], now, 0, losses, retries, cycle, graph })
   record('event', 'node_started', 'node', node, 'attempt', attempt, 'worker', name)
   enlist(watch, node, now + patience)
   if step.ack then
@@ -234,29 +253,30 @@ local function change_node(t)
   if (t.first or 1) ~= first or is_closed(t.scopes) then
     return false
   end
-  local present = get(nodes, t.node)
+  local present = record_of(t.node)
   local started, losses, retries, cycle, graph, took = '', 0, 0, 0, t.graph or '', t.duration or 0
   if present then
-    local state, attempt, worker, since, _, lost, tried, again, home = string.match(present, RECORD)
+    local state = present[STATE]
     if not t.duration and t.becomes and state == 'running' then
-      took = math.max(0, now - since)
+      took = math.max(0, now - present[SINCE])
     end
-    if FINAL[state] or tonumber(attempt) ~= t.attempt then
+    if FINAL[state] or present[ATTEMPT] ~= t.attempt then
       return false
     end
-    if t.holder and (state == 'waiting' or worker ~= t.holder) then
+    if t.holder and (state == 'waiting' or present[WORKER] ~= t.holder) then
       return false
     end
-    started, losses, retries, cycle, graph = since, lost, tried, again, home
+    started, losses, retries = present[SINCE], present[LOSSES], present[RETRIES]
+    cycle, graph = present[CYCLE], present[GRAPH]
   elseif (t.attempt ~= 0 and t.attempt ~= first) or (t.holder and t.holder ~= '') then
     return false
   end
   if t.becomes then
-    local text = table.concat({ t.becomes, t.next or t.attempt, t.becomes ~= 'queued' and t.worker or '', started, took,
-      losses + (t.losses or 0), retries + (t.retries or 0), cycle, graph }, '|')
-    put(nodes, t.node, text)
+    local becomes = { t.becomes, t.next or t.attempt, t.becomes ~= 'queued' and t.worker or '', started, took,
+      losses + (t.losses or 0), retries + (t.retries or 0), cycle, graph }
+    put(nodes, t.node, becomes)
     if t.mirror then
-      put(nodes, t.mirror, text)
+      put(nodes, t.mirror, becomes)
     end
     if t.becomes ~= 'queued' then
       strike(watch, t.node)
@@ -264,6 +284,9 @@ local function change_node(t)
     if FINAL[t.becomes] then
       add(meta, t.becomes, 1)
       add(meta, 'ended', 1)
+      if string.sub(t.event, 1, 6) == 'group_' then
+        add(meta, 'groups_' .. t.becomes, 1)
+      end
     end
     if t.becomes == 'succeeded' then
       put(meta, 'last_node', t.node)
@@ -302,6 +325,10 @@ local function change_node(t)
   end
   if t.items then
     tell('count', t.items)
+    local barrier = t.declares and t.declares[1]
+    if barrier and not get(joins, '\0n:' .. barrier[1]) then
+      add(meta, 'members', t.items)
+    end
   end
   if t.reported then
     tell('reported', '1')
@@ -332,8 +359,7 @@ local function arrive(t)
     local cursor, limit = '\0n:' .. t.draw[1], '\0n:' .. t.draw[2]
     local number, most = tonumber(get(joins, cursor) or 0), tonumber(get(joins, limit) or 0)
     while number < most do
-      local present = get(nodes, t.draw[5] .. number .. t.draw[6])
-      if not present or not FINAL[string.match(present, '^%a+')] then
+      if not has_ended(t.draw[5] .. number .. t.draw[6]) then
         break
       end
       number = number + 1 -- it was kept by a retry
@@ -353,8 +379,8 @@ local function cycle_of(reenters)
   if get(joins, count) then
     return add(joins, count, 1)
   end
-  local first = get(nodes, reenters)
-  return add(joins, count, first and string.match(first, '^%a+') ~= 'skipped' and 1 or 0)
+  local first = record_of(reenters)
+  return add(joins, count, first and first[STATE] ~= 'skipped' and 1 or 0)
 end
 
 local function queue(emission, ends)
@@ -366,24 +392,24 @@ local function queue(emission, ends)
   end
   local losses, retries, cycle = 0, 0, reenters ~= '' and cycle_of(reenters) or 0
   if attempt > 1 then
-    local present = get(nodes, node)
+    local present = record_of(node)
     if present then
-      local _, _, _, _, _, lost, tried, again = string.match(present, RECORD)
-      losses, retries, cycle = lost, tried, cycle > 0 and cycle or again
+      losses, retries, cycle = present[LOSSES], present[RETRIES], cycle > 0 and cycle or present[CYCLE]
     end
   end
   local state = event == 'group_opened' and 'running' or 'queued'
-  put(nodes, node, table.concat({ state, attempt, '', now + delay, 0, losses, retries, cycle, graph }, '|'))
+  put(nodes, node, { state, attempt, '', now + delay, 0, losses, retries, cycle, graph })
   enlist(watch, node, now + delay + patience)
+  if ends then -- nothing that is queued now will start
+    return
+  end
   local fields = { 'event', event, 'node', node, 'attempt', attempt }
-  for name, value in pairs({ count = members, delay = delay, graph = graph }) do
-    if value ~= 0 and value ~= '' then
-      fields[#fields + 1], fields[#fields + 2] = name, value
+  for _, pair in ipairs({ { 'count', members }, { 'delay', delay }, { 'graph', graph } }) do
+    if pair[2] and pair[2] ~= 0 and pair[2] ~= '' then
+      fields[#fields + 1], fields[#fields + 2] = pair[1], pair[2]
     end
   end
-  if not ends then -- nothing that is queued now will start
-    record(unpack(fields))
-  end
+  record(unpack(fields))
 end
 
 local function create(t)

@@ -12,6 +12,7 @@ from graflow_celery.core.place import Place
 from graflow_celery.core.policy import AtLeastNGroupPolicy, CriticalGroupPolicy, GroupPolicy
 from graflow_celery.core.state import Applied, NodeState, RunStatus
 from graflow_celery.errors import ParallelGroupError, TimeLimitError, WorkerLostError
+from graflow_celery.ports import Held, Members
 from tests.unit.core.transcript import new, plan_of
 from tests.unit.engine.world import RUN, World
 
@@ -340,3 +341,34 @@ def test_the_group_around_it_goes_on_if_it_can() -> None:
     lose(world, member, graph)
     assert [state(world, name) for name in ("a", "b", "g")] == [NodeState.FAILED, NodeState.RUNNING, NodeState.RUNNING]
     assert world.status is RunStatus.RUNNING
+
+
+# ------------------------------------------------------------------------------------ members that are held together
+
+
+def test_of_members_that_were_held_together_each_goes_on_as_it_stands() -> None:
+    """Those that nobody began share messages again; what ran is lost; what ended, or runs elsewhere, is let be."""
+    world = group(*(new(f"m{number}") for number in range(8)))
+    world.begin("m1")
+    world.tell(NodeSucceeded("m1", 1))
+    world.begin("m2")
+    world.begin("m5", worker="other#1")
+    held = Held(RUN, "g", 1, members=(0, 7))
+    assert world.losses.left(RUN, held, "w#1", "its process died") == 5
+    assert world.outbox.shared == [Members("g", 0, 1), Members("g", 3, 2), Members("g", 6, 1)]
+    assert world.events("node_lost") == [
+        ("m2", "its process died while it ran this; it runs again elsewhere (loss 1 of 3)")
+    ]
+    assert world.attempt("m1") == (NodeState.SUCCEEDED, 1)
+    assert world.attempt("m5") == (NodeState.RUNNING, 1)
+    assert world.attempt("m7") is None, "it was not held"
+
+
+def test_members_of_a_worker_that_was_not_at_fault_count_no_loss() -> None:
+    world = group(*(new(f"m{number}") for number in range(3)))
+    world.begin("m1")
+    held = Held(RUN, "g", 1, members=(0, 3))
+    assert world.losses.left(RUN, held, "w#1", "its worker shut down", blameless=True, together=False) == 3
+    assert world.outbox.shared == []
+    assert [node for node, _ in world.events("node_returned")] == ["m0", "m1", "m2"]
+    assert world.events("node_lost") == []

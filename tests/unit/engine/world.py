@@ -23,7 +23,7 @@ from graflow_celery.engine.turnover import Turnover
 from graflow_celery.errors import BlobMissingError
 from graflow_celery.memory_backend.channel import MemoryChannel
 from graflow_celery.memory_backend.run_store import MemoryRunStore
-from graflow_celery.ports import Attempt, Death, Held, Late, NodeReport, Outcome, RunRef
+from graflow_celery.ports import Attempt, Death, Held, Late, Members, NodeReport, Outcome, RunRef
 
 RUN = RunRef("run", "graph")
 NOW = 1000.0
@@ -44,13 +44,15 @@ class Lease:
 class Outbox:
     """An executor that sends nothing, and remembers what it was to send."""
 
-    fires_barriers = True
-
     def __init__(self) -> None:
         self.sent: list[tuple[Command, float]] = []
+        self.shared: list[Members] = []
 
     def send(self, run: RunRef, plan: Plan, commands: Sequence[Command], delay: float = 0.0) -> None:
         self.sent += [(command, delay) for command in commands]
+
+    def share(self, run: RunRef, plan: Plan, members: Members) -> None:
+        self.shared.append(members)
 
 
 class Plans:
@@ -183,7 +185,9 @@ class World:
         self.workforce = Workforce()
         self.depths: dict[str, int | None] = {}
         self.stopped: list[str] = []
-        self.losses = Losses(self.engine, MAX_LOSSES, lambda: 0.5, lambda run: self.stopped.append(run.id))
+        self.losses = Losses(
+            self.engine, self.ledger.reports, MAX_LOSSES, lambda: 0.5, lambda run: self.stopped.append(run.id)
+        )
         self.turnover = Turnover(lambda queue: self.depths.get(queue, 0), self.workforce)
         parts = (self.engine, self.ledger, self.workforce, self.losses)
         self.inspection = Inspection(*parts, self.turnover, QUEUE, Patience(1.0, 3.0), lambda: self.now)

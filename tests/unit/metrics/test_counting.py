@@ -12,6 +12,12 @@ from graflow_celery.metrics.counting import Field, Labels, Progress, RunCount
 GROUP = {"m0": ("g", True), "m1": ("g", True)}
 
 
+def around(key: str, graph: str) -> tuple[str, bool] | None:
+    """As a plan says it: that of the workflow, or of what was added."""
+    added = {"b@x7.0": ("a>1f@x7", True), "inner@x7.0": ("a>1f@x7", True), "c@x7.0.0": ("inner@x7.0", True)}
+    return GROUP.get(key) if not graph else added.get(key) if graph == "hash" else None
+
+
 def entry(at: int, event: str, node: str = "", **fields: str | int) -> tuple[str, dict[str, str]]:
     return f"{at}-0", {"event": event, "node": node, **{name: str(value) for name, value in fields.items()}}
 
@@ -46,7 +52,7 @@ def counted(
 ) -> Counter[Field]:
     counts, progress, labels = Counter[Field](), Progress(), Labels((), 10)
     for part in (entries[:cut], entries[cut:] if cut is not None else []):
-        count = RunCount("etl", progress, GROUP.get, labels, counts, lost)
+        count = RunCount("etl", progress, around, labels, counts, lost)
         for name, event in part:
             count.feed(name, event)
         progress = Progress(*progress.to_json())
@@ -100,3 +106,30 @@ def test_labels_are_bounded_and_those_that_are_known_stay() -> None:
     assert labels.pair("etl", "c") == (OTHER, OTHER)
     assert labels.pair("etl", "a") == ("etl", "a")
     assert [labels.workflow(name) for name in ("x", "y", "etl")] == ["x", OTHER, "etl"]
+
+
+ADDED = [
+    entry(1000, "run_started"),
+    entry(1000, "group_opened", "a>1f@x7", attempt=0, graph="hash"),
+    entry(1000, "group_opened", "inner@x7.0", attempt=0, graph="hash"),
+    entry(1100, "node_started", "b@x7.0", attempt=1),
+    ran(1200, "node_succeeded", "b@x7.0", 100),
+    ran(1400, "node_succeeded", "c@x7.0.0", 100),
+    entry(1900, "group_succeeded", "inner@x7.0", attempt=0),
+    entry(2400, "group_succeeded", "a>1f@x7", attempt=0),
+]
+
+
+@pytest.mark.parametrize("cut", [None, *range(len(ADDED))])
+def test_the_barriers_of_added_tasks_are_waited_at_too(cut: int | None) -> None:
+    counts = counted(ADDED, cut)
+    waits = {field[2:]: count for field, count in counts.items() if field[0] == "graflow_barrier_wait_seconds"}
+    assert waits == {("inner", "0.5"): 1, ("inner", "ms"): 500, ("a>", "0.5"): 1, ("a>", "5"): 1, ("a>", "ms"): 1700}
+    assert counts["graflow_queue_wait_seconds", "etl", "ms"] == 100
+
+
+def test_what_members_of_a_mapped_task_add_has_its_name() -> None:
+    labels = Labels((), 10)
+    count = RunCount("etl", Progress(), around, labels, Counter[Field](), frozenset())
+    assert count._pair("score[3]>1f00@x7") == ("etl", "score>")
+    assert count._pair("by>hand") == ("etl", "by>hand")

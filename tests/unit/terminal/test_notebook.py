@@ -10,7 +10,7 @@ import pytest
 from graflow_celery.core.expr import ParallelGroup
 from graflow_celery.core.picture import COLOURS, MOST, Standing, to_svg
 from graflow_celery.core.state import NodeState
-from graflow_celery.core.task import Task
+from graflow_celery.core.task import Task, task
 from graflow_celery.ports import NodeReport
 from graflow_celery.terminal.notebook import run_as_html
 from graflow_celery.workflows import WorkflowContext, workflow
@@ -100,7 +100,7 @@ def test_a_run_shows_status_times_states_and_errors() -> None:
     }
     details = {"status": "running", "started": "1000000"}
     errors = {f"b{index}": f"ValueError: {EVIL}\nmore" for index in range(5)}
-    page = run_as_html(plan, "r1", details, nodes, errors, now=1012.0)
+    page = run_as_html(plan, "r1", details, nodes, errors, {}, now=1012.0)
     root = parsed(page)
     assert {"1.5 s", "2/3, 1 failed"} <= set(texts(root))
     text = "".join(root.itertext())
@@ -108,6 +108,26 @@ def test_a_run_shows_status_times_states_and_errors() -> None:
     assert "12.0 s" in text
     assert text.endswith(f"b2 ValueError: {EVIL}and 2 more")
     details |= {"status": "cancelled", "reason": EVIL, "finished": "1013000"}
-    ended = run_as_html(plan, "r1", details, nodes, {}, now=0.0)
+    ended = run_as_html(plan, "r1", details, nodes, {}, {}, now=0.0)
     assert "13.0 s" in "".join(parsed(ended).itertext())
     assert COLOURS["unfinished"] in ended
+
+
+def test_a_mapped_task_is_one_box_that_counts_its_members() -> None:
+    @task
+    def score(item: int) -> int:
+        return item
+
+    with workflow("mapped") as wf:
+        Task("items") >> score.map() >> Task("sum")
+    plan = wf.plan()
+    assert texts(parsed(wf._repr_html_())) == ["items", "score", "a member for each item", "sum"]
+    nodes: dict[str, NodeReport | None] = {
+        "items": report(NodeState.SUCCEEDED, 1.0),
+        "score": report(NodeState.RUNNING),
+    }
+    nodes |= {f"score[{index}]": report(NodeState.FAILED if index == 7 else NodeState.SUCCEEDED) for index in range(20)}
+    nodes["score[20]"] = report(NodeState.RUNNING)
+    details = {"status": "running", "started": "1000000"}
+    page = run_as_html(plan, "r1", details, nodes, {}, {"score": 2000}, now=1012.0)
+    assert texts(parsed(page)) == ["items", "1.0 s", "score", "20/2,000, 1 failed", "sum"]

@@ -255,6 +255,31 @@ def test_a_log_tells_the_steps() -> None:
     ]
 
 
+def test_a_log_tells_now_and_then_what_is_left_of_the_run() -> None:
+    story = Story(plan_of(100))
+    story.model.earlier = {"first": 5.0, "last": 30.0}
+    lines: list[str] = []
+    log = LogLines(story.model, "census", lines.append)
+
+    def tell(event: str, at: float, node: str = "", **fields: Any) -> None:
+        record = {"event": event, "node": node, "at": 50.0 + at, "attempt": 1, "worker": "w", **fields}
+        log(record, story.model.feed(record))
+
+    tell("run_submitted", 0.0)
+    tell("node_started", 0.5, "first")
+    tell("node_succeeded", 12.0, "first", duration=11.5)
+    tell("group_opened", 12.0, "packages", count=100)
+    for index in range(50):
+        tell("node_succeeded", 13.0 + index, f"m{index}", duration=1.0)
+    guesses = [line for line in lines if "of 102 tasks done" in line]
+    assert [line[:9] for line in guesses] == [f"   {at}.0 s" for at in (22, 32, 42, 52, 62)]
+    # 90 members at one a second, and the last task as long as the time before
+    assert guesses[0].endswith(f"11 of 102 tasks done, about {duration(120.0)} left")
+    ended = len(lines)
+    tell("run_cancelled", 90.0)
+    assert not [line for line in lines[ended:] if "left" in line]
+
+
 def test_many_steps_are_folded_to_what_matters() -> None:
     with workflow("long") as wf:
         first = Task("t0")

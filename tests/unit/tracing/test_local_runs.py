@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from graflow_celery import TaskExecutionContext, WorkflowContext, task, workflow
 from graflow_celery.tracing import OpenTelemetryTracer, following
 from graflow_celery.tracing.following import REPORTS
+from tests.collector import collecting
 
 Tree = dict[str, list[str]]
 
@@ -139,6 +141,29 @@ def test_a_broken_tracer_breaks_no_run_and_is_told_of_once(
     [record] = caplog.records
     assert record.getMessage() == "tracing failed, and runs go on without: RuntimeError: a tracer that is broken"
     assert following.FAILURES.count >= 3
+
+
+SCRIPT = """
+from graflow_celery import task, workflow
+@task
+def a(): return 1
+@task
+def b(a): return 2
+with workflow("w") as wf: a >> b
+wf.execute()
+"""
+
+
+@pytest.mark.parametrize("where", ["variable", "file"])
+def test_by_the_setting_a_local_run_is_traced(where: str, tmp_path: Path) -> None:
+    (tmp_path / "graflow.toml").write_text('tracing = "otel"\n', encoding="utf-8")
+    said = {"GRAFLOW_CELERY_TRACING": "otel"}
+    chosen = said if where == "variable" else {"GRAFLOW_CELERY_CONFIG": str(tmp_path / "graflow.toml")}
+    with collecting() as collector:
+        variables = {**os.environ, **chosen, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        subprocess.run([sys.executable, "-c", SCRIPT], env=variables, check=True, timeout=60)
+        names = sorted(span.name for span in collector.spans)
+    assert names == ["attempt a", "attempt b", "node a", "node b", "run w"]
 
 
 def test_nothing_of_it_is_loaded_where_nothing_is_traced() -> None:

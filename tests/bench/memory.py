@@ -22,7 +22,7 @@ import psutil  # type: ignore[import-untyped]
 from graflow_celery import ParallelGroup, Settings, WorkflowContext, workflow
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.testing import wait_until
-from tests.bench import workflows
+from tests.bench.speed import flows as workflows
 
 POOL = 2
 

@@ -38,7 +38,7 @@ LONGEST_PAUSE = 2.0
 SCRIPTS = (
     *("release", "referring", "sweep"),
     *("advance", "claim", "hurry", "register"),
-    *("beat", "lead", "declare", "bury", "report"),
+    *("beat", "lead", "declare", "bury", "report", "glance"),
     *("change", "look", "lock"),
     *("tally",),
 )

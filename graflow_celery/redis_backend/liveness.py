@@ -20,8 +20,8 @@ RETELL = 9
 AT_ONCE = 50
 #: Seconds for which the number of processes is taken to be what it was.
 COUNTED = 5.0
-#: Leases that are looked at to tell how many processes there are.
-SAMPLE = 5
+#: Workers that are looked at to tell which queues are consumed, and how many processes there are.
+SAMPLE = 20
 #: What stands between a worker's name and the mark of one of its starts.
 START_MARK = "#"
 
@@ -208,13 +208,20 @@ class Liveness:
             return unserved(iter(pipe.execute()))
 
     def ask(self, pipe: Any, queues: Sequence[str]) -> Callable[[Iterator[Any]], list[str]]:
-        """Has a pipeline ask for what :meth:`unserved` tells; returns what takes the replies out of the pipeline's."""
-        self._ask(pipe)
+        """Has a pipeline ask for what :meth:`unserved` tells; returns what takes the replies out of the pipeline's.
+
+        A few workers are looked at. Where there are more, and these do not consume all of the queues, all are.
+        """
+        keys, glance = self._keys, self._scripts["glance"].script
+        pipe.eval(glance, 2, keys.beats, keys.leases, self._lease, SAMPLE)
 
         def unserved(replies: Iterator[Any]) -> list[str]:
-            workers = self._alive(_leases(replies))
-            self._processes = (time.monotonic(), sum(worker.concurrency for worker in workers))
-            served = {queue for worker in workers for queue in worker.queues}
+            leases, workers, *found = next(replies)
+            each = 2 * sum(found[::2]) / len(found) if found else 0
+            self._processes = (time.monotonic(), round(workers * each))
+            served = {queue for text in found[1::2] for queue in json.loads(text)}
+            if leases > SAMPLE and not served.issuperset(queues):
+                served = {queue for worker in self.workers() for queue in worker.queues}
             return [queue for queue in queues if queue not in served]
 
         return unserved
@@ -225,17 +232,10 @@ class Liveness:
         return {queue: int(count or 0) for queue, count in zip(queues, found, strict=True)}
 
     def processes(self) -> int:
-        """How many tasks the workers run at the same time, roughly: some of the leases are looked at, now and then."""
-        asked, count = self._processes
-        if time.monotonic() - asked > COUNTED:
-            with self._client.pipeline(transaction=False) as pipe:
-                pipe.zcount(self._keys.beats, "(0", "+inf")
-                pipe.hrandfield(self._keys.leases, SAMPLE, withvalues=True)
-                workers, sample = pipe.execute()
-            each = [int(json.loads(text)["concurrency"]) for text in (sample or [])[1::2]]
-            count = round(workers * sum(each) / len(each)) if each else 0
-            self._processes = (time.monotonic(), count)
-        return count
+        """How many tasks the workers run at the same time, roughly: some of them are looked at, now and then."""
+        if time.monotonic() - self._processes[0] > COUNTED:
+            self.unserved([])
+        return self._processes[1]
 
     def oldest_beat(self) -> float | None:
         """Seconds since the oldest of the last beats of those that are not known to be dead; None if there is none."""

@@ -12,7 +12,7 @@ from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.ports import Death, Held, RunRef
 from graflow_celery.redis_backend.client import Client, Scripts, connect
 from graflow_celery.redis_backend.keys import Keys
-from graflow_celery.redis_backend.liveness import Liveness, WorkerLease, name_of, worker_id
+from graflow_celery.redis_backend.liveness import SAMPLE, Liveness, WorkerLease, name_of, worker_id
 from graflow_celery.testing import wait_until
 
 LEASE = 3.0
@@ -126,6 +126,17 @@ def test_queues_that_nobody_serves(liveness: Liveness) -> None:
     assert liveness.unserved(["q1", "q3"]) == ["q3"]
     age(liveness, WORKER, LEASE + 0.1)
     assert liveness.unserved(["q1", "q3"]) == ["q1", "q3"]
+
+
+def test_of_many_workers_a_few_are_looked_at_and_all_where_these_do_not_do(liveness: Liveness) -> None:
+    for number in range(3 * SAMPLE):
+        liveness.beat(replace(WORKER, name=f"w{number}", queues=("many",), concurrency=4))
+    liveness.beat(replace(WORKER, name="rare", queues=("rare",), concurrency=4))
+    asked = liveness._client.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0)
+    assert liveness.unserved(["many"]) == []
+    assert liveness.processes() == 4 * (3 * SAMPLE + 1)
+    assert liveness._client.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0) == asked
+    assert liveness.unserved(["many", "rare", "none"]) == ["none"]
 
 
 # ------------------------------------------------------------------------------------ deaths

@@ -19,7 +19,7 @@ port = 5555
 # xheaders = True
 
 # The args column names the run and its nodes.
-tasks_columns = "name,args,state,received,started,runtime,worker,uuid"
+tasks_columns = "state,args,name,received,started,runtime,worker,uuid"
 natural_time = False
 
 # Tasks kept in memory: the oldest go first. A thousand tasks take about one MB.

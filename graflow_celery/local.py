@@ -290,8 +290,8 @@ class LocalRun:
             clock=time.perf_counter,
             random=random.random,
         )
-        here = Origin(run.id, plan.name, node, attempt)
-        self._advance(here, attempt_steps(self.engine, Attempt(run, plan, node, attempt, "local"), host))
+        steps = attempt_steps(self.engine, Attempt(run, plan, node, attempt, "local"), host)
+        self._advance(Origin(run.id, plan.name, node, attempt), steps)
 
     def _advance(self, here: Origin, steps: Steps, value: Any = None, error: BaseException | None = None) -> None:
         """An attempt up to its end, or to its coroutine. While that runs, the attempt has no thread."""
@@ -303,11 +303,8 @@ class LocalRun:
                 inside_node.reset(token)
             if isinstance(step, Coroutine):
                 self._executor.hold()
-                done = functools.partial(self._come_back, here, steps)
+                done = lambda *outcome: self._executor.come_back(lambda: self._advance(here, steps, *outcome))  # noqa: E731
                 _coroutines().HOST.start(step, node_of(here.node), owner=self.run.id, done=done)
-
-    def _come_back(self, here: Origin, steps: Steps, value: Any, error: BaseException | None) -> None:
-        self._executor.come_back(functools.partial(self._advance, here, steps, value, error))
 
     def close_barrier(self, run: RunRef, plan: Plan, group: str) -> None:
         self.engine.close_barrier(run, plan, group)

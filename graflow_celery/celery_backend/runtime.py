@@ -25,7 +25,7 @@ from graflow_celery.celery_backend.publisher import CeleryExecutor
 from graflow_celery.celery_backend.recent import Recent
 from graflow_celery.celery_backend.revoking import revoking
 from graflow_celery.celery_backend.sharing import blob_counts, shared_content
-from graflow_celery.celery_backend.traces import RUNS_KEPT, RunTracers
+from graflow_celery.celery_backend.traces import RUNS_KEPT, RunTracers, told
 from graflow_celery.checkpointing import STORE, codec_of
 from graflow_celery.codec.manifest import CodeReference, LoadedGraph, PackedGraph, load_graph, pack_graph
 from graflow_celery.codec.references import check, check_tag, signed, tag_of
@@ -60,7 +60,6 @@ from graflow_celery.redis_backend.snapshots import RedisSnapshots
 from graflow_celery.redis_backend.values import ValueStore
 from graflow_celery.settings import Settings
 from graflow_celery.tracing.following import Told
-from graflow_celery.tracing.story import Records
 
 logger = logging.getLogger(__name__)
 
@@ -154,24 +153,8 @@ class Runtime:
 
     def _told(self, run: RunRef) -> Told:
         """What is to be told of a run that has ended."""
-        graphs: dict[str, str] = {}
-
-        def plan_of(key: str) -> Plan:
-            plan = self.plan_for(run)
-            if key in plan:
-                return plan
-            if not graphs:
-                graphs.update({node: report.graph for node, report in self.store.records(run).items()})
-            return self.plan_for(run, graphs.get(key, ""))
-
         events = EventReader(self.client, self.keys.run(run.id).events).history()
-        details = self.store.details(run.id)
-
-        def records() -> Records:
-            began, ended = (int(details.get(name, 0)) / 1000 for name in ("started", "finished"))
-            return Records(self.store.records(run), began, ended, details["status"], details.get("reason", ""))
-
-        return Told(details.get("workflow", ""), events, plan_of, records)
+        return told(run, self.store, self.plan_for, events)
 
     def wished(self, run: RunRef, every: int, to: str | None) -> dict[str, str | int]:
         """What a run's own fields say of its checkpoints."""

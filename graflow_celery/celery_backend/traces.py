@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,13 @@ from graflow_celery.celery_backend.recent import Recent
 from graflow_celery.core.plan import Plan
 from graflow_celery.engine.untraced import UNTRACED_SPAN
 from graflow_celery.errors import ConfigError, ExtraMissingError, GraflowError
-from graflow_celery.ports import Attempt, RunRef, Span
+from graflow_celery.ports import Attempt, EventRecord, RunRef, Span
+from graflow_celery.redis_backend.run_store import RedisRunStore
+from graflow_celery.tracing import following
 from graflow_celery.tracing.choosing import TRACERS, made
 from graflow_celery.tracing.following import Follower, Told
 from graflow_celery.tracing.identity import Kind, traceparent_of
+from graflow_celery.tracing.story import Records
 
 RUNS_KEPT = 4096
 
@@ -71,7 +74,9 @@ class RunTracers:
 
     def prepare(self) -> None:
         """Has the tracer ready before the first run that the settings want traced."""
-        self._tracer(self._default)
+        tracer = self._tracer(self._default)
+        if tracer is not None:
+            following.prepare(tracer)
 
     def describe(self, tracer: Any, **more: str) -> Mapping[str, str]:
         """What a run that is submitted here is to say of its tracer; nothing if it is not traced.
@@ -140,3 +145,24 @@ class RunTracers:
         if self._lost is not None:
             tracer.lost = self._lost
         return tracer
+
+
+def told(run: RunRef, store: RedisRunStore, plan_for: Callable[..., Plan], events: Iterable[EventRecord]) -> Told:
+    """What is to be told of a run that has ended. ``plan_for``: of a run and of the graph of added tasks, if any."""
+    graphs: dict[str, str] = {}
+
+    def plan_of(key: str) -> Plan:
+        plan = plan_for(run)
+        if key in plan:
+            return plan
+        if not graphs:
+            graphs.update({node: report.graph for node, report in store.records(run).items()})
+        return plan_for(run, graphs.get(key, ""))
+
+    details = store.details(run.id)
+
+    def records() -> Records:
+        began, ended = (int(details.get(name, 0)) / 1000 for name in ("started", "finished"))
+        return Records(store.records(run), began, ended, details["status"], details.get("reason", ""))
+
+    return Told(details.get("workflow", ""), events, plan_of, records)

@@ -218,6 +218,7 @@ class AttemptRun:
                 return refused
             self.retries = begun.leave.retries
             self.span = self.engine.tracer.begin(attempt)
+            self.began = self.host.clock()
             arguments = self.arguments(code, begun)
         except _NODE_ERRORS as error:
             return self.failed(error)

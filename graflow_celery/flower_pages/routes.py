@@ -15,7 +15,7 @@ from graflow_celery.flower_pages.reading import Reader
 from graflow_celery.settings import Settings
 
 #: Of Flower's list of tasks: the arguments name workflow, node and attempt (`etl clean #1`).
-COLUMNS = "name,args,state,received,runtime,worker,uuid"
+COLUMNS = "state,args,name,received,runtime,worker,uuid"
 STATIC = Path(__file__).with_name("static")
 
 

@@ -16,9 +16,8 @@ _TAB = """<li class="nav-item">
         </li>
       """
 _LINK = """{% if (task.name or '').startswith('graflow.') and getattr(task, 'root_id', None) %}
-<p class="page-section mb-0">
-  <a id="pipeline-link" href="{{ reverse_url('pipeline', task.root_id) }}">Run {{ task.root_id }} in Pipelines</a>
-</p>
+<a id="pipeline-link" class="btn btn-outline-secondary" title="Run {{ task.root_id }}"
+  href="{{ reverse_url('pipeline', task.root_id) }}">Run in Pipelines</a>
 {% end %}"""
 _SCRIPT = """{% block extra_scripts %}
 <span id="tasks-of-runs" data-run="{{ reverse_url('pipeline', '-') }}" hidden></span>
@@ -29,7 +28,7 @@ _SCRIPT = """{% block extra_scripts %}
 ADDED = {
     "navbar.html": ("</ul>", _TAB + "</ul>"),
     "tasks.html": ("{% block container %}", _SCRIPT + "{% block container %}"),
-    "task.html": ("{% block container %}", "{% block container %}" + _LINK),
+    "task.html": ('<div class="detail-actions">', '<div class="detail-actions">' + _LINK),
 }
 
 

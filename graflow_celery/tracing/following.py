@@ -152,6 +152,11 @@ class _Following:
         self._tracer.finish(self._span, part, self._said, outcome.error)
 
 
+def prepare(tracer: Any) -> None:
+    """Has a tracer ready before its first run."""
+    _guarded(tracer.prepare)
+
+
 def _status(event: Event) -> str:
     return _BECAME.get(type(event).__name__, "succeeded")
 

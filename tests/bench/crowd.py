@@ -19,7 +19,7 @@ from graflow_celery.redis_backend.client import connect
 from graflow_celery.runs import client_runtime
 from graflow_celery.settings import load_settings
 from graflow_celery.testing import wait_until
-from tests.bench.speed.flows import collect, noop
+from tests.bench.speed.flows import noop
 
 TASKS = 4
 
@@ -58,7 +58,7 @@ def small() -> WorkflowContext:
     """Two tasks side by side, between two others."""
     with workflow("small") as wf:
         members = ParallelGroup([noop.bind(task_id="left"), noop.bind(task_id="right")], name="sides")
-        noop.bind(task_id="first") >> members >> collect.bind(task_id="last")
+        noop.bind(task_id="first") >> members >> noop.bind(task_id="last")
     return wf
 
 

@@ -376,7 +376,8 @@ def one_more() -> None: ...
 def test_off_it_costs_nothing_and_on_no_look_at_the_store_for_a_node(client: OpenTelemetryTracer) -> None:
     """What the server counts for the same group, untraced and traced: what differs is a few calls for the run."""
     members = 60
-    with embedded_cluster(env={"PYTHONPATH": str(ROOT)}) as own:
+    # One member a message: else as many travel together as they seem to be worth.
+    with embedded_cluster(env={"PYTHONPATH": str(ROOT)}, batch=1) as own:
         store = client_runtime(own.settings).client
 
         def calls(tracer: OpenTelemetryTracer | None) -> Counter[str]:
@@ -394,7 +395,7 @@ def test_off_it_costs_nothing_and_on_no_look_at_the_store_for_a_node(client: Ope
 
         calls(None)
         off, on = calls(None), calls(client)
-        assert abs(on.total() - off.total()) <= 10, f"{off} {on}"
+        assert abs(on.total() - off.total()) < members / 2, f"{off} {on}"
 
 
 #: Of the server's commands, those of a run; not beats, nor what those who wait ask again and again.

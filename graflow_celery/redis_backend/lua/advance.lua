@@ -42,6 +42,15 @@ local RECORD = '^(%a+)|(%d+)|(.*)|(%d*)|(%d*)|(%d+)|(%d+)|(%d+)|([^|]*)$'
 local STATE, ATTEMPT, WORKER, SINCE, LOSSES, RETRIES, CYCLE, GRAPH = 1, 2, 3, 4, 6, 7, 8, 9 -- 5: how long it took
 local NONE = {}
 
+-- Lua unpacks no more than some thousands at once; even, for pairs.
+local MOST = 1000
+
+local function call_all(command, key, arguments)
+  for first = 1, #arguments, MOST do
+    redis.call(command, key, unpack(arguments, first, math.min(first + MOST - 1, #arguments)))
+  end
+end
+
 -- A hash of which each field is read once, and which is written once.
 local function hash(key, wanted)
   local fields, distinct = {}, {}
@@ -51,10 +60,11 @@ local function hash(key, wanted)
       distinct[#distinct + 1] = name
     end
   end
-  if #distinct > 0 then
-    local found = redis.call('HMGET', key, unpack(distinct))
-    for index, name in ipairs(distinct) do
-      fields[name] = found[index]
+  for first = 1, #distinct, MOST do
+    local last = math.min(first + MOST - 1, #distinct)
+    local found = redis.call('HMGET', key, unpack(distinct, first, last))
+    for index = first, last do
+      fields[distinct[index]] = found[index - first + 1]
     end
   end
   return { key = key, fields = fields, changed = {} }
@@ -91,12 +101,8 @@ local function write(into)
       set[#set + 1] = type(field) == 'table' and table.concat(field, '|') or field
     end
   end
-  if #gone > 0 then
-    redis.call('HDEL', into.key, unpack(gone))
-  end
-  if #set > 0 then
-    redis.call('HSET', into.key, unpack(set))
-  end
+  call_all('HDEL', into.key, gone)
+  call_all('HSET', into.key, set)
   return #set > 0
 end
 
@@ -122,11 +128,9 @@ local function write_ranked(into)
   for member in pairs(into.gone) do
     gone[#gone + 1] = member
   end
-  if #gone > 0 then
-    redis.call('ZREM', into.key, unpack(gone))
-  end
+  call_all('ZREM', into.key, gone)
   if #added > 0 then
-    redis.call('ZADD', into.key, unpack(added))
+    call_all('ZADD', into.key, added)
     redis.call('EXPIRE', into.key, run_ttl) -- it may have been empty, and gone, before
   end
 end

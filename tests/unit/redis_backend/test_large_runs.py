@@ -9,8 +9,9 @@ import pytest
 
 from graflow_celery import ParallelGroup, Run, RunStatus, WorkflowContext, task, workflow
 from graflow_celery.celery_backend.runtime import Runtime
+from graflow_celery.core.events import NodeSucceeded
 from graflow_celery.core.rerun import rerun
-from graflow_celery.core.task import TaskWrapper
+from graflow_celery.core.task import Task, TaskWrapper
 from graflow_celery.embedded import EmbeddedServer
 from graflow_celery.ports import RunRef
 from graflow_celery.redis_backend.slices import SLICE
@@ -20,6 +21,8 @@ from tests.bench.scale.stages import driven
 from tests.server_log import ServerLog, logged
 
 MEMBERS = 3_000
+#: More than Lua can unpack at once.
+SUCCESSORS = 9_000
 #: Arguments of the longest command: fields and values of a slice, or what 1,000 nodes are asked of.
 MOST = max(2 * SLICE, 1_000) + 50
 #: What grows with a run.
@@ -109,3 +112,16 @@ def test_what_was_prepared_for_a_retry_that_came_too_late_is_not_left(runtime: R
     made = rerun(stored.state, lambda graph: runtime.plan_for(stored.run, graph))
     assert runtime.retries.go_on(stored, made, {}) is None
     assert list(runtime.client.scan_iter(f"{runtime.keys.run(run.id).joins}:*")) == []
+
+
+def test_a_node_may_have_thousands_of_successors(runtime: Runtime) -> None:
+    with workflow("fan") as wf:
+        first, last = Task("first"), Task("last")
+        for index in range(SUCCESSORS):
+            first >> Task(f"n{index}") >> last
+    run = wf.submit(settings=runtime.settings)
+    applied = runtime.store.commit(run._run, runtime.engine.scheduler.decide(run.plan, NodeSucceeded("first", 1)))
+    assert len(applied.emissions) == SUCCESSORS
+    keys = runtime.keys.run(run.id)
+    assert runtime.client.hlen(keys.nodes) == SUCCESSORS + 1
+    assert runtime.client.zcard(keys.outbox) == SUCCESSORS

@@ -34,8 +34,6 @@ CASES = (
     ("chain", 10_000, 10_000),
     ("group", 10_000, 10_000),
 )
-#: graflow walks a group of this size for minutes.
-TOO_LARGE_FOR_GRAFLOW = (("group", 10_000),)
 
 
 def new(name: str) -> Executable:
@@ -128,12 +126,11 @@ def main() -> int:
         for shape, count, nodes in CASES:
             if chosen.only not in shape:
                 continue
-            asked = None if (shape, count) in TOO_LARGE_FOR_GRAFLOW else peer
-            mine, others, calls = measure(shape, count, chosen.repeat, asked)
+            mine, others, calls = measure(shape, count, chosen.repeat, peer)
             shown = [f"{statistics.median(side) / nodes * 1e6:.2f}" for side in (mine, others, calls)]
             ratio = statistics.median(other / own for own, other in zip(mine, others, strict=True))
             name = f"{shape} of {count:,}" if shape != "barriers" else f"{count} {shape} of 10"
-            there = (shown[1], f"{ratio:.2f}") if asked is not None else ("", "")
+            there = (shown[1], f"{ratio:.2f}") if peer is not None else ("", "")
             table.add_row(name, f"{nodes:,}", shown[0], f"{min(mine) / nodes * 1e6:.2f}", there[0], shown[2], there[1])
     finally:
         if peer is not None:

@@ -22,7 +22,7 @@ import psutil  # type: ignore[import-untyped]
 from graflow_celery import ParallelGroup, Settings, WorkflowContext, workflow
 from graflow_celery.embedded import EmbeddedCluster
 from graflow_celery.testing import wait_until
-from tests.bench.speed import flows as workflows
+from tests.bench.speed import flows
 
 POOL = 2
 
@@ -68,7 +68,8 @@ def idle(app: str, settings: Settings, queue: str) -> tuple[float, float, float,
 
 def compare_idle(settings: Settings, repeat: int) -> None:
     found = [
-        (idle("graflow_celery", settings, "celery"), idle("tests.bench.raw", settings, "raw")) for _ in range(repeat)
+        (idle("graflow_celery", settings, "celery"), idle("tests.bench.speed.raw", settings, "raw"))
+        for _ in range(repeat)
     ]
     print("idle worker, MB            ours   Celery   ratio")
     for number, name in enumerate(("parent, RSS", "parent, PSS", "pool process, RSS", "pool process, PSS")):
@@ -79,14 +80,20 @@ def compare_idle(settings: Settings, repeat: int) -> None:
 def of_its_own(number: int, members: int) -> WorkflowContext:
     """A graph that shares no node with others."""
     with workflow(f"run {number}") as wf:
-        ParallelGroup([workflows.noop.bind(task_id=f"r{number}m{index}") for index in range(members)], name="members")
+        ParallelGroup([flows.noop.bind(task_id=f"r{number}m{index}") for index in range(members)], name="members")
+    return wf
+
+
+def two_in_turn() -> WorkflowContext:
+    with workflow("two in turn") as wf:
+        flows.noop.bind(task_id="first") >> flows.noop.bind(task_id="second")
     return wf
 
 
 def grow(cluster: EmbeddedCluster, runs: int, members: int, *, same: bool) -> None:
     me = psutil.Process()
     print(f"{runs} runs of {members:,} members, {'one graph' if same else 'each its own graph'}: MB after each fifth")
-    one = workflows.fan_out(members)
+    one = of_its_own(runs, members)
     for number in range(runs):
         wf = one if same else of_its_own(number, members)
         wf.execute(backend="celery", settings=cluster.settings, timeout=600, max_steps=10**6)
@@ -97,7 +104,7 @@ def grow(cluster: EmbeddedCluster, runs: int, members: int, *, same: bool) -> No
 
 
 async def await_many(settings: Settings, runs: int) -> None:
-    me, wf = psutil.Process(), workflows.line(2)
+    me, wf = psutil.Process(), two_in_turn()
     before = rss(me)
     waiting = asyncio.gather(*[wf.submit(settings=settings) for _ in range(runs)])
     most_memory = most_threads = 0.0

@@ -116,13 +116,13 @@ class NodeRequest(Request):
             return
         state.task_ready(self)
         cause, current = f"its process {self.worker_pid} on {self.hostname} died", self.current
-        reach(Point.CHILD_DIED, (current or self.opening).node)
         for held in self.held:
+            reach(Point.CHILD_DIED, held.node)
             with told():
                 # What was loaded before anything ran is at fault too.
                 at_fault = held == current or (current is None and held == self.opening)
                 self.task.runtime().lose(held, self.holder, cause, at_fault=at_fault)
-        reach(Point.CHILD_REPLACED, (current or self.opening).node)
+            reach(Point.CHILD_REPLACED, held.node)
         # The attempt that takes over has a message of its own.
         self.acknowledge()
         self.send_event("task-revoked", terminated=True, signum="SIGKILL", expired=False)

@@ -16,7 +16,10 @@ MOST = 20_000
 
 @dataclass(slots=True)
 class Known:
-    """An attempt of a node. ``forms``: where a store may keep the forms that it gives to questions about it."""
+    """An attempt of a node.
+
+    ``forms``: where a store may keep the forms that it gives to questions about it.
+    """
 
     place: Place
     kind: str
@@ -35,6 +38,8 @@ class Knowledge:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, str, int], Known] = {}
+        #: The kinds of which code was loaded here before, so that loading it does no harm.
+        self.loaded: set[str] = set()
 
     def find(self, graph: str, plan: Plan, node: str, number: int) -> Known | None:
         """``graph``: the version of the run's graph."""
@@ -43,4 +48,5 @@ class Knowledge:
     def keep(self, graph: str, plan: Plan, node: str, number: int, known: Known) -> None:
         if len(self._known) >= MOST:
             self._known.clear()
+            self.loaded.clear()
         self._known[graph, plan.graph, node, number] = known

@@ -102,6 +102,8 @@ class Losses:
         node, number, report = attempt
         if report is not None and report.attempt != number:
             return 0
+        if report is None and Place.of(plan, node).number < 0:  # nothing has led to it yet
+            return 0
         if report is None or report.state is NodeState.QUEUED:
             applied = self.returned(run, plan, node, report, f"{cause} before it began this")
         elif report.holder == holder and blameless:

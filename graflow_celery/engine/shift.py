@@ -216,7 +216,9 @@ class Shift:
     def _may_assume(self, job: _Job, follower: _Job) -> bool:
         """Whether a follower may run before what leads to it is committed. It must not be able to notice."""
         expected = self.terms.expected(follower.known.kind)
-        if expected is None or expected > QUICK or not self._load(follower) or not self.terms.commits_late():
+        if expected is None or expected > QUICK or not self.terms.commits_late():
+            return False
+        if follower.known.kind not in self.knowledge.loaded or not self._load(follower):
             return False
         codes = [found for found in (job.code, follower.code) if found is not None]
         if any(code.sees_run for code in codes):
@@ -248,6 +250,8 @@ class Shift:
             if not self._pending:
                 self._asked_at = self.clock()  # those that are left ask by themselves
                 return bool(self._granted or self._waiting or self._rest)
+            asked = [item.job.attempt for item in self._pending if isinstance(item.step, Asked)]
+            self.terms.holds([*(job.attempt for job in self._granted if not job.assumed), *asked], self._rest)
             self._take()
             self.terms.holds([job.attempt for job in self._granted], self._rest)
             return True
@@ -481,11 +485,14 @@ class Shift:
         return job
 
     def _load(self, job: _Job) -> bool:
-        """Whether the code of a job could be loaded."""
+        """Whether the code of a job could be loaded. If that kills the process, nothing that was done is lost."""
+        if job.known.kind not in self.knowledge.loaded:
+            self._commit()
         try:
             job.code = job.code or job.host.load()
         except GraflowError:
             return False
+        self.knowledge.loaded.add(job.known.kind)
         return True
 
     def _ask(self, job: _Job) -> Asked:

@@ -81,7 +81,7 @@ class Stage:
 
     def group(self, *members: Executable) -> Run:
         with workflow("traps") as wf:
-            ParallelGroup(list(members), name="g")
+            ParallelGroup(list(members), name="g", batch=1)
         return wf.submit(settings=self.cluster.settings)
 
     def gated(self, name: str) -> Executable:

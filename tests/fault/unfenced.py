@@ -98,7 +98,7 @@ def _open_commit() -> None:
         if name != "advance" or not _is_out(Fence.COMMIT):
             return found
         text = str(found.script)
-        fence = "if FINAL[state] or tonumber(attempt) ~= t.attempt then"
+        fence = "if FINAL[state] or present[ATTEMPT] ~= t.attempt then"
         assert fence in text
         return found.registered_client.register_script(text.replace(fence, "if false then"))
 

@@ -65,8 +65,10 @@ class Bench:
         self.fuses = True
         started = self.engine.scheduler.decide(plan, RunStarted())
         self.store.create(self.run, started, {"workflow": "w", "tasks": 1, **limits})
+        knowledge = Knowledge()
+        knowledge.loaded |= set(codes)
         self.shift = Shift(
-            self.engine, self, self.run, plan, WORKER, HOLDER, self, lambda: self.now, threading.RLock(), Knowledge()
+            self.engine, self, self.run, plan, WORKER, HOLDER, self, lambda: self.now, threading.RLock(), knowledge
         )
 
     # ---------------------------------------------------------------------- the store, which notes what it is asked
@@ -195,6 +197,13 @@ def test_what_is_not_known_to_be_quick_waits_for_the_commit(runtime: Runtime) ->
     bench.shift.run_node("a", 1)
     assert bench.asked[:2] == [["?a"], ["!a", "?b"]]
     assert bench.events("node_succeeded") == LETTERS[:3]
+
+
+def test_what_was_done_is_committed_before_code_is_loaded_that_may_kill(runtime: Runtime) -> None:
+    bench = bench_of(runtime, LETTERS[:3], {}, chain=True)
+    bench.shift.knowledge.loaded.clear()
+    bench.shift.run_node("a", 1)
+    assert bench.asked == [["?a"], ["!a"], ["?b"], ["!b"], ["?c"], ["!c"]]
 
 
 def test_nothing_counts_of_what_follows_from_an_attempt_that_was_replaced(runtime: Runtime) -> None:

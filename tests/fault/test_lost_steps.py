@@ -85,23 +85,6 @@ def test_what_a_worker_committed_and_did_not_send_is_sent_by_the_monitor(graflow
     assert run.result() == 41, "the outcome that was committed counts, not that of another run of the node"
 
 
-def test_a_chord_that_lost_its_count_is_closed_by_the_monitor(graflow_settings: Settings, tmp_path: Path) -> None:
-    with workflow("chord lost") as wf:
-        members = [gated(task_id=f"member{index}", gate=str(tmp_path)) for index in range(2)]
-        ParallelGroup(members, name="members")
-    run = wf.submit(settings=graflow_settings)
-    wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, description="both members to run", timeout=30)
-    client = client_runtime(graflow_settings).client
-    counted = list(client.scan_iter(f"celery-taskset-meta-{run.id}*"))
-    assert counted, "Celery keeps the chord's size there"
-    client.delete(*counted)
-    (tmp_path / "open").touch()
-    assert run.wait(timeout=30) is RunStatus.SUCCEEDED
-    assert run.result() == {"member0": "member0", "member1": "member1"}
-    closed = [record for record in run.events() if record["event"] == "group_succeeded"]
-    assert len(closed) == 1
-
-
 def test_a_killed_pool_child_loses_no_task(graflow_settings: Settings, tmp_path: Path) -> None:
     with workflow("child killed") as wf:
         members = [gated(task_id=f"member{index}", gate=str(tmp_path)) for index in range(2)]
@@ -149,7 +132,24 @@ def test_no_key_of_a_run_is_left_without_a_time_to_live(graflow_settings: Settin
     permanent = {f"{prefix}:runs", f"{prefix}:active", f"{prefix}:workers"}
     for key in (name.decode() for name in client.scan_iter(f"{prefix}:*")):
         assert key in permanent or client.ttl(key) > 0, key
-    assert all(client.ttl(name) > 0 for name in client.scan_iter(f"celery-taskset-meta-{run.id}*"))
+
+
+def test_no_key_of_a_run_that_goes_on_is_left_without_a_time_to_live(
+    graflow_settings: Settings, tmp_path: Path
+) -> None:
+    with workflow("expiring") as wf:
+        group = ParallelGroup([first, gated(task_id="waits", gate=str(tmp_path))], name="group", batch=1, timeout=600)
+        first(task_id="before") >> group >> second(task_id="after", first=2)
+    run = wf.submit(initial_channel={"k": [1]}, settings=graflow_settings)
+    wait_until(lambda: list(tmp_path.glob("pid-*")), description="a member to run", timeout=30)
+    client = client_runtime(graflow_settings).client
+    keys = list(client.scan_iter(f"*{run.id}*"))
+    try:
+        assert len(keys) >= 8
+        assert [key for key in keys if client.ttl(key) <= 0] == []
+    finally:
+        run.cancel()
+        (tmp_path / "open").touch()
 
 
 def test_a_task_that_kills_its_process_again_and_again_is_given_up(graflow_settings: Settings) -> None:

@@ -162,12 +162,19 @@ end
 
 -- When a key was given its ttl, by its number: a key that is new has none. They are all renewed now and then.
 local until_, kept = string.match(get(meta, 'kept') or '', '^(%d+)|(.*)$')
-local function keep(number)
+local function is_new(number)
   local mark = number .. ','
-  if not string.find(',' .. kept, ',' .. mark, 1, true) then
+  if string.find(',' .. kept, ',' .. mark, 1, true) then
+    return false
+  end
+  kept = kept .. mark
+  put(meta, 'kept', until_ .. '|' .. kept)
+  return true
+end
+
+local function keep(number)
+  if is_new(number) then
     redis.call('EXPIRE', KEYS[number], run_ttl)
-    kept = kept .. mark
-    put(meta, 'kept', until_ .. '|' .. kept)
   end
 end
 
@@ -546,12 +553,15 @@ elseif is_on() then
     put(meta, 'kept', until_ .. '|')
   end
   if next(meta.changed) then
-    keep(1)
     keep(5)
     if told_end then
       redis.call('EXPIRE', KEYS[9], run_ttl)
     end
+    local made = is_new(1)
     write(meta)
+    if made then
+      redis.call('EXPIRE', KEYS[1], run_ttl)
+    end
   end
 end
 if leave and #names > 0 then

@@ -92,9 +92,12 @@ class Gate:
         )
 
     def group(self, nodes: Sequence[str], *, policy: Any = "strict", **options: Any) -> WorkflowContext:
-        """A workflow of the group ``members`` of such tasks, and of ``tally`` after it."""
+        """A workflow of the group ``members`` of such tasks, and of ``tally`` after it. Each has a message of its own:
+        what becomes of those that share one is in test_batches.
+        """
+        members = [self.task(node, **options) for node in nodes]
         with workflow("faults") as wf:
-            ParallelGroup([self.task(node, **options) for node in nodes], name="members", policy=policy) >> tally
+            ParallelGroup(members, name="members", policy=policy, batch=1) >> tally
         return wf
 
 

@@ -88,7 +88,7 @@ def test_what_a_worker_committed_and_did_not_send_is_sent_by_the_monitor(graflow
 def test_a_killed_pool_child_loses_no_task(graflow_settings: Settings, tmp_path: Path) -> None:
     with workflow("child killed") as wf:
         members = [gated(task_id=f"member{index}", gate=str(tmp_path)) for index in range(2)]
-        ParallelGroup(members, name="members")
+        ParallelGroup(members, name="members", batch=1)
     run = wf.submit(settings=graflow_settings)
     wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, description="both members to run", timeout=30)
     victim = next(tmp_path.glob("pid-member0-*"))
@@ -174,7 +174,7 @@ def test_a_hard_time_limit_fails_the_node_and_not_only_its_process(graflow_setti
         wait_until(Path(gate, "open").exists, timeout=60, description="a gate that stays closed")
 
     with workflow("too slow") as wf:
-        ParallelGroup([endless(task_id="slow", gate=str(tmp_path)), first], name="g")
+        ParallelGroup([endless(task_id="slow", gate=str(tmp_path)), first], name="g", batch=1)
     run = wf.submit(settings=graflow_settings)
     assert run.wait(timeout=60) is RunStatus.FAILED
     with pytest.raises(ParallelGroupError, match=r"slow: TimeLimitError: .*time_limit of 1 s"):

@@ -37,7 +37,7 @@ def test_a_run_goes_on_when_rabbitmq_comes_back(tmp_path: Path) -> None:
         try:
             with workflow("over rabbitmq") as wf:
                 members = [through(task_id=f"m{name}", name=name, gate=str(tmp_path)) for name in "abcdef"]
-                ParallelGroup(members, name="members") >> gathered
+                ParallelGroup(members, name="members", batch=1) >> gathered
             run = wf.submit(settings=cluster.settings)
             ran = tmp_path / "ran"
             running = lambda: ran.exists() and len(ran.read_text().split()) == 2  # noqa: E731

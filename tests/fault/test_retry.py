@@ -80,7 +80,7 @@ def test_the_failed_node_and_all_after_it_run_again(graflow_settings: Settings, 
 def test_a_group_runs_the_members_that_failed_and_keeps_the_others(graflow_settings: Settings, tmp_path: Path) -> None:
     members = [step(task_id=f"m{index}", home=str(tmp_path), fails=index % 3 == 0) for index in range(7)]
     with workflow("group") as wf:
-        ParallelGroup(members, name="g") >> step(task_id="after", home=str(tmp_path))
+        ParallelGroup(members, name="g", batch=1) >> step(task_id="after", home=str(tmp_path))
     run = wf.submit(settings=graflow_settings)
     assert run.wait(timeout=30) is RunStatus.FAILED
     first = run.retry_failed()

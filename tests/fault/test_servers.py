@@ -67,7 +67,7 @@ def gated(gate: Path, names: str = "abcdef") -> WorkflowContext:
     """A group of tasks that wait at their gates, and one that gathers their results."""
     with workflow("gated") as wf:
         members = [through(task_id=f"m{name}", name=name, gate=str(gate)) for name in names]
-        ParallelGroup(members, name="members") >> gathered
+        ParallelGroup(members, name="members", batch=1) >> gathered
     return wf
 
 

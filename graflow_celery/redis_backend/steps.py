@@ -119,8 +119,8 @@ def _question(step: Asked) -> dict[str, Any]:
         wire["scopes"] = step.scopes
     if graph:
         wire["graph"] = graph
-    # An item of a mapped task, or what the attempt before this one, or another pass, handed on.
-    if attempt.number > attempt.plan.first or attempt.node != node or item_of(node) is not None:
+    # An item of a mapped task, or what the attempt before this one, or another pass, or before a retry, handed on.
+    if attempt.number > 1 or attempt.node != node or item_of(node) is not None:
         wire["input"] = True
     if step.renews:
         wire["renews"] = True

@@ -192,7 +192,7 @@ def test_waiting_with_progress_shows_lines_and_a_summary(
     assert run.wait(timeout=30, progress=seen.append) is RunStatus.SUCCEEDED
     assert seen[0]["event"] == "run_submitted"
     html = run._repr_html_()
-    assert "3/3" not in html  # members of a mapped task are not in the plan
+    assert "3/3" in html
     assert run.id in html
     assert html.count("<rect") == 3
 

@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "max_cycles": 4,
     "on_worker_loss": "fail",
     "max_losses": 5,
+    "batch": 7,
 }
 _DRIVER = """
 import importlib, json, sys
@@ -62,6 +63,7 @@ options = st.fixed_dictionaries(
         "max_cycles": st.integers(1, 5),
         "on_worker_loss": st.sampled_from(["retry", "fail"]),
         "max_losses": st.integers(1, 5),
+        "batch": st.integers(1, 1000),
         "inject_llm_client": st.just(False),
         "resolve_keyword_args": st.booleans(),
     },

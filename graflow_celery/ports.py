@@ -162,6 +162,7 @@ class Asked:
         scopes: the groups around the node. ``names``: looked up in results, then in the channel.
         reached: what leads to the attempt is in a step before this one, and may be refused: then there is no leave.
         renews: leave was given, a while ago, and the attempt was not run yet: whether that still holds.
+        returns: leave was given, and the attempt will not be run here: it is queued again, as it was.
         answers: the command that is carried out with it, and leaves the outbox.
         forms: those of questions about the same attempt of the same graph.
     """
@@ -171,6 +172,7 @@ class Asked:
     names: tuple[str, ...]
     reached: bool = False
     renews: bool = False
+    returns: bool = False
     answers: Command | None = None
     forms: Forms | None = None
 

@@ -10,8 +10,11 @@ from contextlib import contextmanager
 
 import redis
 
-from graflow_celery.engine.shift import TURN, Shift
+from graflow_celery.engine.shift import LONG, Shift
 from graflow_celery.errors import GraflowError
+
+#: Looks without a shift after which the thread sleeps until there is one.
+PATIENCE = 8
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ class Pacer:
         self._changed = threading.Condition()
         self._shifts: set[Shift] = set()
         self._thread: threading.Thread | None = None
+        self._sleeps = False
 
     @contextmanager
     def looking_after(self, shift: Shift) -> Iterator[None]:
@@ -36,7 +40,7 @@ class Pacer:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._look, name="graflow-pacer", daemon=True)
                 self._thread.start()
-            elif len(self._shifts) == 1:
+            elif self._sleeps:
                 self._changed.notify()
         try:
             yield
@@ -45,11 +49,15 @@ class Pacer:
                 self._shifts.discard(shift)
 
     def _look(self) -> None:
+        idle = 0
         while True:
             with self._changed:
-                # An idle process is not woken.
-                self._changed.wait(TURN / 2 if self._shifts else None)
-                late = [shift for shift in self._shifts if shift.busy > TURN]
+                # A process that has had nothing to do for a while is not woken; one that has, not for each message.
+                self._sleeps = idle >= PATIENCE and not self._shifts
+                self._changed.wait(None if self._sleeps else LONG / 2)
+                self._sleeps = False
+                idle = 0 if self._shifts else idle + 1
+                late = [shift for shift in self._shifts if shift.busy > LONG]
             for shift in late:
                 try:
                     shift.relieve()

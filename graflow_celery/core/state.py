@@ -261,16 +261,22 @@ class RunState:
         *,
         reached: bool = False,
         renews: bool = False,
+        returns: bool = False,
         answers: Command | None = None,
     ) -> Leave | None:
         """Marks an attempt as running on ``worker``. ``graph``: the one that the node belongs to, if it was added.
-        ``reached``, ``renews``, ``answers``: see :class:`graflow_celery.ports.Asked`.
+        ``reached``, ``renews``, ``returns``, ``answers``: see :class:`graflow_celery.ports.Asked`.
 
         None if it is not the current one, runs already, has ended, or a group around it or the run has. That a broker
         delivers a message again says nothing of the process that had it first: see docs/decisions/0006-liveness.md.
         """
-        if self.status.is_terminal or not self._is_current(node, attempt, scopes, worker if renews else None):
+        holder = worker if renews or returns else None
+        if self.status.is_terminal or not self._is_current(node, attempt, scopes, holder):
             return None
+        if returns:
+            self.nodes[node] = replace(self.nodes[node], state=NodeState.QUEUED, worker="")
+            self.steps -= 1
+            return Leave()
         if renews:
             return Leave()
         if reached and node not in self.nodes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 #: Seconds of work that a message carries, at the most and at the least.
-MOST_WORK, LEAST_WORK = 0.15, 0.005
+MOST_WORK, LEAST_WORK = 0.25, 0.005
 #: What an attempt costs besides its code, in seconds, roughly.
 OVERHEAD = 0.0002
 #: Members that one message carries at the end where nothing is known of them.

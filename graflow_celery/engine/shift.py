@@ -19,7 +19,7 @@ from typing import Any
 from graflow_celery.codec.exceptions import traceback_text
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.commands import CloseBarrier, Command, DispatchNode, OpenGroup, graph_of
-from graflow_celery.core.events import NodeReturned, NodeSucceeded, StepsExceeded
+from graflow_celery.core.events import NodeSucceeded, StepsExceeded
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Emission, Leave, NodeState, Transition
@@ -49,7 +49,9 @@ QUICK = 0.005
 #: What an attempt costs besides its code, in seconds, roughly.
 OVERHEAD = 0.0002
 #: Seconds after which what is left goes back to the queue: others may be idle, or come first, or the worker shuts down.
-TURN = 0.25
+TURN = 0.5
+#: Seconds of one attempt after which those that wait for it are relieved.
+LONG = 0.25
 #: Steps that are taken at a time.
 SLICE = 64
 
@@ -320,6 +322,8 @@ class Shift:
 
     def _answered(self, item: _Pending, answer: Answer) -> None:
         job = item.job
+        if isinstance(item.step, Asked) and item.step.returns:
+            return
         if isinstance(answer, GraflowError):
             AttemptRun(self.engine, job.attempt, job.host, partial(self._at_once, job)).failed(answer)
         elif isinstance(answer, Begun) and answer.leave.max_steps is not None:
@@ -434,13 +438,30 @@ class Shift:
         with self.lock:
             if self._current is None or not (self._pending or self._granted or self._waiting or self._rest):
                 return
-            self._pass_on()
-            if self._pending:
-                self._take()
             granted, self._granted = self._granted, deque()
-            for job in granted:
-                self._give_back(job)
+            back = [job for job in granted if not job.assumed]
+            self._pending += [_Pending(self._returned(job), job) for job in back]
+            self._commit()
+            self._rest = self._joined(back)
+            self._pass_on()
             self.terms.holds([self._current.attempt], None)
+
+    def _returned(self, job: _Job) -> Asked:
+        return Asked(job.attempt, job.known.place.scopes, (), returns=True, forms=job.known.forms)
+
+    def _joined(self, back: list[_Job]) -> Members | None:
+        """The rest, with the members before it that had leave and are not begun; others are sent by themselves."""
+        rest, plan = self._rest, self.plan
+        for job in reversed(back):
+            place, first = job.known.place, rest.first if rest is not None else -1
+            starts = job.attempt.number == plan.first and place.number >= 0
+            if starts and rest is None:
+                rest = Members(place.around.key, place.number, 1, place.graph)
+            elif starts and rest is not None and (place.around.key, place.number + 1) == (rest.group, first):
+                rest = replace(rest, first=first - 1, count=rest.count + 1)
+            else:
+                self._waiting.appendleft(job)
+        return rest
 
     def _pass_on(self) -> None:
         """Sends what nobody was asked about yet."""
@@ -456,12 +477,6 @@ class Shift:
             self.engine.follow(
                 self.run, attempt.plan, Applied((Emission(DispatchNode(attempt.node, attempt.number, graph)),))
             )
-
-    def _give_back(self, job: _Job) -> None:
-        attempt = job.attempt
-        reason = f"'{self._current.attempt.node if self._current else ''}' takes long, which was to run before it"
-        returned = NodeReturned(attempt.node, attempt.number, reason, self.holder)
-        self.engine.deliver(self.run, attempt.plan, returned, Outcome(worker=self.worker, reported=True))
 
     def _commit(self) -> None:
         """Has the store take what is pending, and nothing more."""

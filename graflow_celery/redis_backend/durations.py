@@ -1,4 +1,7 @@
-"""How long code takes: a decaying mean for each function, known to all processes."""
+"""How long code takes: a decaying geometric mean for each function, known to all processes.
+
+Geometric, so that one call in a hundred that takes a thousand times as long says little of the others.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from graflow_celery.redis_backend.keys import Keys
 
 #: The weight of the newest duration in the mean.
 WEIGHT = 0.2
+#: Seconds that a call counts for at the least.
+SHORTEST = 1e-6
 #: Seconds for which what was read counts, and for which a mean is kept in the store that nobody renews.
 FRESH, KEPT = 5.0, 7 * 86_400
 #: By how much a mean has changed that is told at once, as a factor; otherwise it is told after TOLD seconds.
@@ -47,8 +52,8 @@ class Durations:
 
     def took(self, kind: str, seconds: float) -> None:
         """Counts one call."""
-        known = self._of(kind)
-        known.mean = seconds if known.mean is None else known.mean + WEIGHT * (seconds - known.mean)
+        known, seconds = self._of(kind), max(seconds, SHORTEST)
+        known.mean = seconds if known.mean is None else known.mean * (seconds / known.mean) ** WEIGHT
 
     def learn(self, kinds: Iterable[str]) -> Mapping[str, float | None]:
         """What is known of some kinds; the store is asked for those that were not asked for lately."""

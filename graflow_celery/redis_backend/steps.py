@@ -103,7 +103,7 @@ def arguments(steps: Sequence[Step], lifetimes: Lifetimes, events: bool) -> tupl
 def _asked(step: Asked) -> str:
     if step.forms is None:
         return _encode(_question(step))
-    key = (step.reached, step.renews, step.answers is None)
+    key = (step.reached, step.renews, step.returns, step.answers is None)
     text = step.forms.get(key)
     if text is None:
         text = step.forms[key] = _encode(_question(step))
@@ -124,6 +124,8 @@ def _question(step: Asked) -> dict[str, Any]:
         wire["input"] = True
     if step.renews:
         wire["renews"] = True
+    if step.returns:
+        wire["returns"] = True
     if step.reached:
         wire["queued"] = True
     if step.answers is not None:

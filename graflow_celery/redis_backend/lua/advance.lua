@@ -11,7 +11,8 @@
 --       7 the steps as JSON, a list of
 --         {begin: node, attempt, scopes, graph: of added tasks, input: true if it may have one,
 --          queued: true if it must have a record by now, ack: the command that this answers,
---          renews: true if leave was given before and is only to be confirmed}, or of
+--          renews: true if leave was given before and is only to be confirmed,
+--          returns: true if leave was given before and is not needed: the attempt is queued again}, or of
 --         {event, node, attempt, scopes, graph, holder, becomes, next, retries, losses, mirror, consumes,
 --          declares, jumps, acks, pauses, resumes, ends, reason, worker, duration (ms; if it is missing: since it runs),
 --          items: of a mapped task, keep: the name of the result or error,
@@ -227,14 +228,20 @@ local function begin(step)
   local losses, retries, cycle, graph = 0, 0, 0, step.graph or ''
   if present then
     local is_it = present[ATTEMPT] == attempt
-    if step.renews and is_it and present[STATE] == 'running' and present[WORKER] == ARGV[6] then
+    if (step.renews or step.returns) and is_it and present[STATE] == 'running' and present[WORKER] == ARGV[6] then
+      if step.returns then
+        add(meta, 'steps', -1)
+        put(nodes, node, { 'queued', attempt, '', now, 0, present[LOSSES], present[RETRIES], present[CYCLE], present[GRAPH] })
+        record('event', 'node_returned', 'node', node, 'attempt', attempt, 'reason', 'it had not begun yet')
+        enlist(watch, node, now + patience)
+      end
       return { 1, 0, 0, false, -1 }
     end
-    if not is_it or present[STATE] ~= 'queued' or step.renews then
+    if not is_it or present[STATE] ~= 'queued' or step.renews or step.returns then
       return { 0, status }
     end
     losses, retries, cycle, graph = present[LOSSES], present[RETRIES], present[CYCLE], present[GRAPH]
-  elseif step.queued or step.renews or attempt ~= first_attempt() then
+  elseif step.queued or step.renews or step.returns or attempt ~= first_attempt() then
     return { 0, status }
   end
   local most, taken = tonumber(get(meta, 'max_steps') or -1), tonumber(get(meta, 'steps') or 0)

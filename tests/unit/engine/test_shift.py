@@ -28,7 +28,7 @@ from graflow_celery.engine.context import ExecutionContext
 from graflow_celery.engine.known import Knowledge
 from graflow_celery.engine.node import Host, NodeCode
 from graflow_celery.engine.runner import Engine
-from graflow_celery.engine.shift import FRESH, TURN, Shift
+from graflow_celery.engine.shift import FRESH, LONG, Shift
 from graflow_celery.errors import CodeNotFoundError
 from graflow_celery.memory_backend.channel import MemoryChannel
 from graflow_celery.ports import Attempt, Members, Outcome, RunRef, Step
@@ -260,8 +260,8 @@ def test_relieve_commits_what_was_done_hands_on_the_rest_and_gives_back_what_had
     seen: list[list[str]] = []
 
     def slow(bench: Bench) -> None:
-        bench.now += 2 * TURN
-        assert bench.shift.busy > TURN
+        bench.now += 2 * LONG
+        assert bench.shift.busy > LONG
         bench.shift.relieve()
         seen.append(bench.events("node_succeeded"))
 
@@ -271,10 +271,12 @@ def test_relieve_commits_what_was_done_hands_on_the_rest_and_gives_back_what_had
     assert seen == [["m0", "m1", "m2"]], "committed while the slow one runs"
     assert bench.state("m3") == (NodeState.SUCCEEDED, 1)
     [shared] = bench.shared
+    assert (shared.first, shared.count) == (4, len(names) - 4), "what had leave goes with the rest, in one message"
     returned = bench.events("node_returned")
-    assert returned == [f"m{number}" for number in range(4, shared.first)]
-    assert shared.first + shared.count == len(names)
-    assert [command for command, _ in bench.outbox.sent] == [DispatchNode(node, 2) for node in returned]
+    assert returned == [f"m{number}" for number in range(4, 4 + len(returned))] != []
+    assert {bench.state(node) for node in returned} == {(NodeState.QUEUED, 1)}, "as if it had never begun"
+    assert bench.store.details(bench.run.id)["steps"] == "4"
+    assert bench.outbox.sent == []
     assert bench.held[-1][1] is None
 
 

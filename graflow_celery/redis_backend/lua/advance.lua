@@ -232,7 +232,7 @@ local function begin(step)
       if step.returns then
         add(meta, 'steps', -1)
         put(nodes, node, { 'queued', attempt, '', now, 0, present[LOSSES], present[RETRIES], present[CYCLE], present[GRAPH] })
-        record('event', 'node_returned', 'node', node, 'attempt', attempt, 'reason', 'it had not begun yet')
+        record('event', 'node_queued', 'node', node, 'attempt', attempt)
         enlist(watch, node, now + patience)
       end
       return { 1, 0, 0, false, -1 }

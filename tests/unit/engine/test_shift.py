@@ -272,8 +272,9 @@ def test_relieve_commits_what_was_done_hands_on_the_rest_and_gives_back_what_had
     assert bench.state("m3") == (NodeState.SUCCEEDED, 1)
     [shared] = bench.shared
     assert (shared.first, shared.count) == (4, len(names) - 4), "what had leave goes with the rest, in one message"
-    returned = bench.events("node_returned")
+    returned = bench.events("node_queued")
     assert returned == [f"m{number}" for number in range(4, 4 + len(returned))] != []
+    assert bench.events("node_returned") == []
     assert {bench.state(node) for node in returned} == {(NodeState.QUEUED, 1)}, "as if it had never begun"
     assert bench.store.details(bench.run.id)["steps"] == "4"
     assert bench.outbox.sent == []

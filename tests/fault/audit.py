@@ -91,8 +91,10 @@ def history(events: Sequence[EventRecord], wanted: Expected) -> list[str]:
     elif any(event["event"] != "carried_out" for event in events[ends[0] + 1 :]):
         wrong.append(f"events after its end: {[event['event'] for event in events[ends[0] + 1 :]]}")
     counted = Counter((str(event["event"]), str(event.get("node", "")), event.get("attempt")) for event in events)
+    back = given_back(events)
     for (kind, node, attempt), times in counted.items():
-        if kind in ("node_started", "node_queued", "node_lost", "node_returned", *ENDINGS) and times > 1:
+        once = 1 + (back[node, attempt] if kind in ("node_started", "node_queued") else 0)
+        if kind in ("node_started", "node_queued", "node_lost", "node_returned", *ENDINGS) and times > once:
             wrong.append(f"{times} times {kind} of attempt {attempt} of {node}")
     for name, kinds in (("final outcomes", FINAL), ("closings", CLOSED), ("openings", {"group_opened"})):
         per_node = Counter(str(event["node"]) for event in events if event["event"] in kinds)
@@ -105,6 +107,20 @@ def history(events: Sequence[EventRecord], wanted: Expected) -> list[str]:
     return wrong
 
 
+def given_back(events: Iterable[EventRecord]) -> Counter[tuple[str, Any]]:
+    """How often each attempt had leave to begin, did not, and was queued again: others of its message took long."""
+    back: Counter[tuple[str, Any]] = Counter()
+    going: dict[str, Any] = {}
+    for event in events:
+        node, attempt = str(event.get("node", "")), event.get("attempt")
+        if event["event"] == "node_started":
+            going[node] = attempt
+        elif going.get(node, "") == attempt:
+            back[node, attempt] += event["event"] == "node_queued"
+            del going[node]
+    return back
+
+
 def order(events: Iterable[EventRecord]) -> list[str]:
     """Attempts of an activation follow each other, and none starts before the one before it is known to be over."""
     wrong: list[str] = []
@@ -112,6 +128,8 @@ def order(events: Iterable[EventRecord]) -> list[str]:
     ended: set[str] = set()
     for event in events:
         kind, node, attempt = str(event["event"]), str(event.get("node", "")), int(event.get("attempt", 0))
+        if kind == "node_queued" and going.get(node) == attempt:  # given back
+            del going[node]
         if kind == "node_started":
             if node in going:
                 wrong.append(f"attempt {attempt} of {node} started while attempt {going[node]} went on")

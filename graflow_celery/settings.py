@@ -95,6 +95,11 @@ class Settings:
     events: Literal["on", "off"] = field(
         "on", "Whether runs' events are written, which progress, Flower, metrics and traces read.", one_of("on", "off")
     )
+    prefetch: int = field(
+        1,
+        "Messages that a worker takes from the broker for each of its processes, those that run among them.",
+        whole(least=1),
+    )
     max_losses: int = field(3, "Workers that a task may lose before it counts as poison.", whole(least=1))
     result_ttl: int = field(86400, "Seconds for which an ended run stays readable.", whole(least=60))
     run_ttl: int = field(2592000, "Seconds without any event after which a run expires.", whole(least=3600))

@@ -62,6 +62,8 @@ def _defaults(settings: Settings) -> dict[str, Any]:
     defaults: dict[str, Any] = {
         "task_default_queue": settings.queue,
         "result_expires": settings.result_ttl,
+        # What lies at a worker whose processes are busy is not with another one that has nothing to do.
+        "worker_prefetch_multiplier": settings.prefetch,
         "broker_connection_retry_on_startup": True,
         # A worker waits for a broker that is away, or that refuses because it is full, for as long as that lasts.
         "broker_connection_max_retries": None,

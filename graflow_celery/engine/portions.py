@@ -14,8 +14,6 @@ import math
 MOST_WORK, LEAST_WORK = 0.25, 0.005
 #: What an attempt costs besides its code, in seconds, roughly.
 OVERHEAD = 0.0002
-#: Members that one message carries at the end where nothing is known of them.
-SMALL = 4
 #: Members that one message carries at the most.
 MOST = 1000
 
@@ -35,7 +33,7 @@ def portions(count: int, expected: float | None, processes: int, most: int | Non
     while count > 0:
         share = math.ceil(count / (2 * processes))
         if expected is None:
-            chosen = min(2 ** (len(found) // processes), max(share, SMALL))
+            chosen = min(2 ** (len(found) // processes), share)
         else:
             each = expected + OVERHEAD
             chosen = min(int(MOST_WORK / each), max(share, int(LEAST_WORK / each)))

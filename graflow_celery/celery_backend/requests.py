@@ -33,6 +33,7 @@ from graflow_celery.core.activation import node_of
 from graflow_celery.core.events import NodeFailed
 from graflow_celery.core.place import Place
 from graflow_celery.coroutines import HOST
+from graflow_celery.engine.portions import MOST
 from graflow_celery.errors import GraflowError, TaskCancelledError, TimeLimitError
 from graflow_celery.failpoints import Point, reach
 from graflow_celery.ports import Held, Outcome, RunRef
@@ -56,8 +57,11 @@ class NodeRequest(Request):
         """
         super().__init__(*args, **kwargs)
         match self.args:
-            case [str(), str(), str(), int() | [int(), int()]] | [str(), str(), str(), int() | [int(), int()], str()]:
+            case [str(), str(), str(), int()] | [str(), str(), str(), int(), str()]:
                 return
+            case [str(), str(), str(), [int(first), int(count)], *rest] if first >= 0 and 0 < count <= MOST:
+                if rest == [] or (len(rest) == 1 and isinstance(rest[0], str)):
+                    return
         raise InvalidTaskError(f"{self.name}[{self.id}] has not the arguments of a node's message")
 
     @property

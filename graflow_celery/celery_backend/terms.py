@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from graflow_celery.celery_backend.board import Line, Named
 from graflow_celery.celery_backend.compiler import delivery
+from graflow_celery.celery_backend.runtime import Runtime
 from graflow_celery.core.activation import node_of
 from graflow_celery.core.place import Place
 from graflow_celery.core.plan import Plan
@@ -27,9 +27,6 @@ from graflow_celery.engine.portions import LEAST_WORK, OVERHEAD
 from graflow_celery.failpoints import Point, reach
 from graflow_celery.logs import Origin, within
 from graflow_celery.ports import Attempt, Members, RunRef
-
-if TYPE_CHECKING:
-    from graflow_celery.celery_backend.runtime import Runtime
 
 #: Policies whose verdict takes no time and calls no code of the user's.
 _OURS = (StrictGroupPolicy, BestEffortGroupPolicy, AtLeastNGroupPolicy, CriticalGroupPolicy)

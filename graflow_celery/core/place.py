@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from graflow_celery.core.activation import FIRST, Passes, entry_of, following, item_of, key_of, split
 from graflow_celery.core.plan import NodeSpec, Plan
 from graflow_celery.core.quick import quick
+from graflow_celery.errors import UnknownNodeError
 
 _OUTSIDE = (FIRST,)
 
@@ -113,9 +114,11 @@ class Place:
         """Of a group: the key of what it starts with under that number; of a mapped task, of the member for that item.
 
         Raises:
-            IndexError: there is no such number.
+            UnknownNodeError: there is no such number.
         """
         if self.spec.map is None:
+            if not 0 <= number < len(self.spec.entries):
+                raise UnknownNodeError(f"{self.spec.id}[{number}]", self.spec.entries)
             return self.inside(self.spec.entries[number]).key
         prefix, suffix = self.members
         return f"{prefix}{number}{suffix}"

@@ -25,6 +25,7 @@ from graflow_celery.core.plan import Plan
 from graflow_celery.core.state import Applied, Emission, Leave, NodeState, Transition
 from graflow_celery.engine.known import Knowledge, Known
 from graflow_celery.engine.node import AttemptRun, End, Host, NodeCode, finished, names
+from graflow_celery.engine.portions import OVERHEAD
 from graflow_celery.engine.runner import Engine
 from graflow_celery.engine.terms import Entry, Terms
 from graflow_celery.errors import GraflowError, UnavailableError
@@ -46,8 +47,6 @@ from graflow_celery.ports import (
 FRESH = 0.05
 #: Seconds that code may take which runs before what leads to it was committed.
 QUICK = 0.005
-#: What an attempt costs besides its code, in seconds, roughly.
-OVERHEAD = 0.0002
 #: Seconds after which what is left goes back to the queue: others may be idle, or come first, or the worker shuts down.
 TURN = 0.5
 #: Seconds of one attempt after which those that wait for it are relieved.

@@ -76,6 +76,10 @@ class RunKeys:
     def restored(self) -> str:
         return self.meta.removesuffix("meta") + "restored"
 
+    def joins_of(self, retry: str) -> str:
+        """The joins that a retry prepares, until they take the place of the run's in one step."""
+        return f"{self.joins}:{retry}"
+
     @property
     def logs(self) -> str:
         return self.meta.removesuffix("meta") + "logs"

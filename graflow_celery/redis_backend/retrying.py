@@ -102,7 +102,7 @@ class RedisRetries:
         run = self._sign(stored.run.since(made.state.first))
         keys, token = self._keys.run(run.id), uuid.uuid4().hex
         self.note_active(run.id)  # before too: who dies right after the step leaves a run that the monitor knows
-        joins = self._prepared(f"{keys.joins}:{token}", joins_of(made.state))
+        joins = self._prepared(keys.joins_of(token), joins_of(made.state))
         done = False
         while not done:
             with self._client.pipeline(transaction=True) as pipe:

@@ -195,6 +195,6 @@ def test_the_table_of_keys_is_that_of_the_code() -> None:
         *dataclasses.astuple(keys.metrics),
     }
     made |= {keys.runs, keys.active, keys.checkpoint("NAME"), *lock_keys(keys.run("run").channel, "KEY")}
-    made |= {keys.holders("DIGEST"), keys.run("run").restored, keys.duration("HASH")}
+    made |= {keys.holders("DIGEST"), keys.run("run").restored, keys.duration("HASH"), keys.run("run").joins_of("RETRY")}
     rows = Page(ROOT / "docs/operations.md").rows_after("## Keys")
     assert {key for row in rows for key in re.findall(r"`([^`]+)`", row[0])} == made

@@ -84,6 +84,11 @@ def test_one_with_other_arguments_is_dropped_on_receipt(place: Place) -> None:
         ("run", "graph", "n", "1"),
         (1, 2, 3, 4),
         ("run", "graph", "n", 1, 2),
+        ("run", "graph", "n", [0]),
+        ("run", "graph", "n", [0, 0]),
+        ("run", "graph", "n", [-1, 3]),
+        ("run", "graph", "n", [0, 10**9]),
+        ("run", "graph", "n", [0, 2], "", ""),
     ]
     for args in forged:
         place.send(*args, countdown=3600)
@@ -106,6 +111,25 @@ def test_one_of_a_graph_that_nobody_signed_or_has(place: Place) -> None:
     expired = place.send(*args, expires=-1)
     place.says(rf"Discarding revoked task: .*{expired}")
     place.works()
+    run.cancel()
+
+
+def test_one_for_members_that_there_are_not(place: Place) -> None:
+    """It runs, is revoked before it runs, and its process dies."""
+    run = held(place)
+    control = client_runtime(place.settings).app.control
+    for node, members in (("first", [0, 2]), ("first", [500, 500]), ("nobody", [0, 2])):
+        late = place.send(run.id, run._run.graph, node, members, countdown=3600)
+        place.says(late)
+        control.revoke(late, terminate=True, signal="SIGKILL")
+        place.says(place.send(run.id, run._run.graph, node, members))
+    place.works()
+    [child] = pool_of(place.workers[0].process.pid)
+    os.kill(child, signal.SIGSTOP)
+    place.says(place.send(run.id, run._run.graph, "first", [0, 2]))
+    os.kill(child, signal.SIGKILL)
+    place.works()
+    assert run.status is RunStatus.RUNNING
     run.cancel()
 
 

@@ -35,16 +35,18 @@ def runtime() -> Iterator[Runtime]:
 
 @dataclass(frozen=True)
 class Variation:
-    """How a beginning is asked for besides: as what follows from a step before it, or once more, by whom."""
+    """How a beginning is asked for besides: as what follows from a step before it, or once more, or taken back, and by
+    whom."""
 
     reached: bool = False
     renews: bool = False
     answers: bool = False
     other: bool = False
+    returns: bool = False
 
     def of(self, step: Begin) -> dict[str, bool | Command | None]:
         command = DispatchNode(step.node, step.attempt, step.graph) if self.answers else None
-        return {"reached": self.reached, "renews": self.renews, "answers": command}
+        return {"reached": self.reached, "renews": self.renews, "returns": self.returns, "answers": command}
 
     def worker(self, step: Begin) -> str:
         return HOLDERS[HOLDERS.index(step.worker) - 1] if self.other else step.worker
@@ -73,6 +75,9 @@ class Log:
             self.steps.append((step, Variation(answers=rolls.random() < 0.5)))
             if rolls.random() < 0.3:  # when it has
                 self.steps.append((step, varied(rolls)))
+            if rolls.random() < 0.3:  # it goes back, if it is its holder's to give, and has leave once more
+                self.steps.append((step, Variation(other=rolls.random() < 0.3, returns=True)))
+                self.steps.append((step, Variation()))
 
     def expected(self) -> tuple[RunState, list[Leave | Applied | None]]:
         """What memory comes to, one step at a time."""

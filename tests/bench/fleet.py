@@ -74,6 +74,8 @@ class Bench:
     def __init__(self, url: str) -> None:
         self.client = connect(url)
         self.liveness = Liveness(self.client, Scripts(self.client), Keys("graflow"), TIMEOUT)
+        #: For whom all that ever beat live: one process cannot beat for so many often enough.
+        self.lenient = Liveness(self.client, Scripts(self.client), Keys("graflow"), 3600.0)
 
     def measure(self, name: str, times: int, call: Callable[[int], object]) -> Call:
         call(0)  # loads the script
@@ -103,7 +105,7 @@ def measured(workers: int, held: int, url: str) -> Fleet:
         bench.measure("declare: nobody is dead", LOOKS * 10, lambda _: _declared(bench)),
         bench.measure("living: 50 workers", LOOKS, lambda _: bench.liveness.living(_names(workers, held))),
         bench.measure("living: all", LOOKS // 4, lambda _: bench.liveness.living()),
-        bench.measure("unserved: of each submit", LOOKS // 4, lambda _: bench.liveness.unserved(["celery"])),
+        bench.measure("unserved: of each submit", LOOKS // 4, lambda _: bench.lenient.unserved(["celery"])),
     ]
     bench.client.close()
     return Fleet(workers, held, {call.name: call for call in calls}, memory)
